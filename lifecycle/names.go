@@ -1,0 +1,94 @@
+package lifecycle
+
+// Prefix starts every label and annotation key that the system owns.
+const Prefix = "lifecycle.dexorder.io/"
+
+// Labels of an agent: on its Deployment and on the Deployment's Pod template.
+const (
+	// LabelDeployment carries the Deployment's name. The webhook writes it and nobody may change it: the sidecar, the
+	// reaper and the volume rules know an agent's objects by it.
+	LabelDeployment = Prefix + "deployment"
+
+	// LabelUserType carries a UserType. The Deployment's label is the authority, the template's is a copy of it.
+	LabelUserType = Prefix + "user-type"
+)
+
+// AnnotationAgentContainer, on the Deployment's Pod template or on the Deployment, names the container that runs the
+// agent where it is neither called AgentContainer nor the only container.
+const AnnotationAgentContainer = Prefix + "agent-container"
+
+// Labels of a role agent's namespace.
+const (
+	LabelAgentRole   = "agent-role"
+	LabelOrg         = "org"
+	LabelEnvironment = "environment"
+)
+
+// Names inside an agent's Pod. All but AgentContainer belong to the system: what a user puts there is replaced.
+const (
+	// AgentContainer is the usual name of the container that runs the agent.
+	AgentContainer = "agent"
+
+	SidecarContainer = "lifecycle-sidecar"
+
+	// RunVolume is an emptyDir on disk shared by the agent (read-write) and the sidecar (read-only).
+	RunVolume = "lifecycle-run"
+
+	// TokenVolume projects a service account token for the sidecar alone.
+	TokenVolume = "lifecycle-token"
+)
+
+// Paths inside the containers.
+const (
+	// RunDir is where RunVolume is mounted in agent and sidecar.
+	RunDir = "/var/run/agent"
+
+	// TokenDir is where TokenVolume is mounted in the sidecar. It is the directory where Kubernetes itself would mount
+	// a token, so that its ServiceAccount admission plugin adds no second one.
+	TokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+)
+
+// User IDs. They differ so that the agent can neither signal the sidecar or the Pod's pause process, nor read the
+// sidecar's token through /proc/PID/root.
+const (
+	// AgentUID is what user containers run as unless they say otherwise.
+	AgentUID int64 = 1000
+
+	// SidecarUID is the sidecar's alone.
+	SidecarUID int64 = 64042
+
+	// PauseUID is what the pause process runs as when the Pod sets no user of its own.
+	PauseUID int64 = 65535
+)
+
+// Environment variables of the sidecar, all by downward API.
+const (
+	EnvNamespace      = "NAMESPACE"
+	EnvDeploymentName = "DEPLOYMENT_NAME"
+	EnvUserType       = "USER_TYPE"
+	EnvPodName        = "POD_NAME"
+	EnvPodUID         = "POD_UID"
+)
+
+// Environment variables of the agent container beside EnvUserType, set by tier.
+const (
+	// EnvIdleTimeoutMinutes is how long an agent may be without activity and triggers. May be decimal.
+	EnvIdleTimeoutMinutes = "IDLE_TIMEOUT_MINUTES"
+
+	EnvIdleCheckIntervalSeconds = "IDLE_CHECK_INTERVAL_SECONDS"
+
+	// EnvIdleWarningSeconds is how long before the stop an agent is warned.
+	EnvIdleWarningSeconds = "IDLE_WARNING_SECONDS"
+
+	// EnvIdleSnoozeMaxMinutes bounds how far an agent may put off its own stop. May be decimal.
+	EnvIdleSnoozeMaxMinutes = "IDLE_SNOOZE_MAX_MINUTES"
+
+	// EnvIdleGraceSeconds is what the agent's process gets between SIGTERM and SIGKILL when it is stopped for idleness.
+	EnvIdleGraceSeconds = "IDLE_GRACE_SECONDS"
+
+	EnvEnableIdleShutdown = "ENABLE_IDLE_SHUTDOWN"
+)
+
+// ExitIdle is the exit code by which an agent says that it stopped because it was idle. It asks for the deletion of
+// the agent's own Deployment; any other code is a stop or a crash and leads to a restart.
+const ExitIdle = 42

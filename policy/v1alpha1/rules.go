@@ -1,0 +1,143 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Enforcement says what a violation of a rule leads to.
+type Enforcement string
+
+// The values of Enforcement.
+const (
+	// Enforce refuses the request. It is the default.
+	Enforce Enforcement = "enforce"
+	// Warn admits it and tells the user.
+	Warn Enforcement = "warn"
+	// Audit admits it silently and leaves a trace in the audit log and the metrics.
+	Audit Enforcement = "audit"
+)
+
+// Rules are the rules of a profile, under their ids. A rule that is left out is enforced with its defaults.
+type Rules struct {
+	ImageAllowlist   ImageAllowlist  `json:"image-allowlist,omitempty"`
+	PodSecurity      PodSecurity     `json:"pod-security,omitempty"`
+	ReadOnlyRootfs   Rule            `json:"read-only-rootfs,omitempty"`
+	ReservedUIDs     Rule            `json:"reserved-uids,omitempty"`
+	ResourceLimits   ResourceLimits  `json:"resource-limits,omitempty"`
+	RecreateStrategy Rule            `json:"recreate-strategy,omitempty"`
+	AgentContainer   Rule            `json:"agent-container,omitempty"`
+	SidecarIntegrity Rule            `json:"sidecar-integrity,omitempty"`
+	Volumes          Volumes         `json:"volumes,omitempty"`
+	References       References      `json:"references,omitempty"`
+	Replicas         Replicas        `json:"replicas,omitempty"`
+	Identity         Rule            `json:"identity,omitempty"`
+	ServiceAccounts  ServiceAccounts `json:"service-account,omitempty"`
+	WorkloadKind     WorkloadKind    `json:"workload-kind,omitempty"`
+	Terminating      Rule            `json:"terminating,omitempty"`
+}
+
+// Rule is the configuration of a rule without parameters, and part of every other.
+type Rule struct {
+	// Enforcement. Default: enforce.
+	Enforcement Enforcement `json:"enforcement,omitempty"`
+}
+
+// ImageAllowlist says which images may run, in every container of every sort and in image volumes. The sidecar's own
+// images (LifecyclePolicy.Sidecar) need not be listed.
+type ImageAllowlist struct {
+	Rule `json:",inline"`
+
+	// Images are allowlist entries: host/path/* is every repository below that path, host/path/repo is that
+	// repository with any tag or digest, host/path/repo:tag and host/path/repo@sha256:… are exactly that. Required.
+	Images []string `json:"images"`
+}
+
+// PodSecurity asks for a Pod Security Standard.
+type PodSecurity struct {
+	Rule `json:",inline"`
+
+	// Level is privileged, baseline or restricted. Default: restricted.
+	Level string `json:"level,omitempty"`
+
+	// Version pins the standard, so that an upgrade of the server changes no verdict: v1.36, say. Default: v1.36.
+	Version string `json:"version,omitempty"`
+}
+
+// ResourceLimits asks for limits and requests.
+type ResourceLimits struct {
+	Rule `json:",inline"`
+
+	// Limits that every container must have, itself or through its Pod. Default: cpu, memory.
+	Limits []corev1.ResourceName `json:"limits,omitempty"`
+
+	// Requests that every container must have, itself or through its Pod; a limit implies its request.
+	// Default: cpu, memory.
+	Requests []corev1.ResourceName `json:"requests,omitempty"`
+
+	// Max bounds each container's, and the Pod's own, limits and requests. Default: no bound.
+	Max corev1.ResourceList `json:"max,omitempty"`
+}
+
+// Volumes says what an agent may mount.
+type Volumes struct {
+	Rule `json:",inline"`
+
+	// Types of volume, as the API names them. Default: configMap, csi, downwardAPI, emptyDir, ephemeral, image,
+	// persistentVolumeClaim, projected, secret. What the profile's references rule says of them holds as well.
+	Types []string `json:"types,omitempty"`
+
+	// Claims are names of claims, with {deployment} for the agent's name, that an agent may mount before they exist.
+	// A claim that exists must carry the agent's deployment label, and no other Deployment may mount it; "*" allows
+	// any claim. Default: {deployment}-data.
+	Claims []string `json:"claims,omitempty"`
+}
+
+// References says which Secrets, ConfigMaps, drivers and tokens an agent's Pod may use, by any way: volumes, projected
+// sources, env, envFrom, image pull secrets, CSI. Names are exact, with {deployment} for the agent's name; "*" is any.
+type References struct {
+	Rule `json:",inline"`
+
+	// Secrets. Default: {deployment}-secrets.
+	Secrets []string `json:"secrets,omitempty"`
+
+	// ConfigMaps beside kube-root-ca.crt, which everybody may read. Default: {deployment}-config.
+	ConfigMaps []string `json:"configMaps,omitempty"`
+
+	// PullSecrets are the names allowed in imagePullSecrets. Default: none.
+	PullSecrets []string `json:"pullSecrets,omitempty"`
+
+	// CSIDrivers are the drivers allowed in inline CSI volumes. Default: none.
+	CSIDrivers []string `json:"csiDrivers,omitempty"`
+
+	// Tokens allows projected service account tokens beside the sidecar's. Default: false.
+	Tokens bool `json:"tokens,omitempty"`
+}
+
+// Replicas bounds the replicas of a workload, also through its scale subresource.
+type Replicas struct {
+	Rule `json:",inline"`
+
+	// Max number of replicas. Default: 1.
+	Max *int32 `json:"max,omitempty"`
+}
+
+// ServiceAccounts says what an agent may run as.
+type ServiceAccounts struct {
+	Rule `json:",inline"`
+
+	// Names of accounts, with {deployment} for the agent's name; "*" is any. Default: the profile's serviceAccount
+	// name, or any where it has none.
+	Names []string `json:"names,omitempty"`
+
+	// MountToken allows automountServiceAccountToken. Default: the profile's serviceAccount mountToken, or true.
+	MountToken *bool `json:"mountToken,omitempty"`
+}
+
+// WorkloadKind says which kinds of workload a namespace may hold.
+type WorkloadKind struct {
+	Rule `json:",inline"`
+
+	// Kinds: Deployment, StatefulSet, DaemonSet, Job, CronJob. Default: Deployment. ReplicaSets, Jobs and Pods are
+	// admitted from the controller of a kind that is listed.
+	Kinds []string `json:"kinds,omitempty"`
+}

@@ -1,0 +1,173 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// APIVersion and Kind of a policy file.
+const (
+	APIVersion = "lifecycle.dexorder.io/v1alpha1"
+	Kind       = "LifecyclePolicy"
+)
+
+// LifecyclePolicy is the policy file.
+type LifecyclePolicy struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// Sidecar is the container that is injected into every agent.
+	Sidecar Sidecar `json:"sidecar"`
+
+	// Tiers says what each user type gets. A type that is left out, or a field of it, takes its default:
+	// anonymous 15m and Delete, free 15m and Keep, paid 60m and Keep, enterprise Never and Keep.
+	Tiers map[lifecycle.UserType]Tier `json:"tiers,omitempty"`
+
+	// Idle holds what all tiers share of the idle shutdown.
+	Idle Idle `json:"idle,omitzero"`
+
+	// RestartRules says whether the agent container of a tier that shuts down gets container restart rules (KEP-5307),
+	// by which the kubelet leaves an agent dead after exit code 42. Default: auto.
+	RestartRules RestartRules `json:"restartRules,omitempty"`
+
+	// Identities are the accounts that have a part to play.
+	Identities Identities `json:"identities,omitempty"`
+
+	// Profiles are the kinds of agent namespaces. A namespace belongs to at most one profile.
+	Profiles []Profile `json:"profiles"`
+}
+
+// Sidecar describes the injected container.
+type Sidecar struct {
+	// Image is what new agents get.
+	Image string `json:"image"`
+
+	// AcceptedImages are allowlist entries for the sidecars of agents that were admitted earlier. They keep theirs
+	// until their template changes. Default: the repository of Image, any tag or digest.
+	AcceptedImages []string `json:"acceptedImages,omitempty"`
+
+	// Resources of the container. Default: requests cpu 1m, memory 16Mi; limits cpu 100m, memory 32Mi.
+	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
+}
+
+// Shutdown says whether idle agents of a tier stop.
+type Shutdown string
+
+// The values of Shutdown.
+const (
+	ShutdownWhenIdle Shutdown = "WhenIdle"
+	ShutdownNever    Shutdown = "Never"
+)
+
+// Storage says what becomes of an agent's claims when the agent is deleted.
+type Storage string
+
+// The values of Storage.
+const (
+	StorageDelete Storage = "Delete"
+	StorageKeep   Storage = "Keep"
+)
+
+// Tier is what a user type gets.
+type Tier struct {
+	Shutdown Shutdown `json:"shutdown,omitempty"`
+
+	// IdleTimeout is how long an agent may be without activity and triggers. At least 1m.
+	IdleTimeout metav1.Duration `json:"idleTimeout,omitempty"`
+
+	Storage Storage `json:"storage,omitempty"`
+}
+
+// Idle holds what all tiers share of the idle shutdown.
+type Idle struct {
+	// CheckInterval is how often an agent looks whether it is idle. Default: 1m.
+	CheckInterval metav1.Duration `json:"checkInterval,omitempty"`
+
+	// Warning is how long before the stop an agent is warned. Default: 1m.
+	Warning metav1.Duration `json:"warning,omitempty"`
+
+	// SnoozeMax bounds how far an agent may put off its own stop. Default: 60m.
+	SnoozeMax metav1.Duration `json:"snoozeMax,omitempty"`
+
+	// Grace is what the agent's process gets between SIGTERM and SIGKILL. Default: 10s.
+	Grace metav1.Duration `json:"grace,omitempty"`
+}
+
+// RestartRules switches container restart rules.
+type RestartRules string
+
+// The values of RestartRules. Auto follows the cluster: Kubernetes 1.35 or newer, and the API server keeps the field.
+const (
+	RestartRulesAuto RestartRules = "auto"
+	RestartRulesOn   RestartRules = "on"
+	RestartRulesOff  RestartRules = "off"
+)
+
+// Identities are the accounts that have a part to play.
+type Identities struct {
+	// Gateway is the user name of the account that makes agents on demand.
+	// Default: system:serviceaccount:dexorder-system:gateway.
+	Gateway string `json:"gateway,omitempty"`
+
+	// TierEditors may change an agent's user type, and only towards keeping storage.
+	// Default: the gateway and the group system:masters.
+	TierEditors Subjects `json:"tierEditors,omitempty"`
+
+	// Controllers are the user names of the cluster's workload controllers: the only ones that may create Pods, and
+	// the ReplicaSets and Jobs between a workload and its Pods. Default: the controllers' service accounts in
+	// kube-system, and system:kube-controller-manager for clusters where they share one account.
+	Controllers []string `json:"controllers,omitempty"`
+}
+
+// Subjects are users and groups, as the API server names them.
+type Subjects struct {
+	Users  []string `json:"users,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+}
+
+// Adoption says how Pods are judged whose workload was created before this policy covered its namespace.
+type Adoption string
+
+// The values of Adoption.
+const (
+	AdoptionWarn    Adoption = "warn"
+	AdoptionEnforce Adoption = "enforce"
+)
+
+// Profile is one kind of agent namespace.
+type Profile struct {
+	// Name appears in answers and metrics.
+	Name string `json:"name"`
+
+	Namespaces Namespaces `json:"namespaces"`
+
+	// DefaultUserType is that of an agent without a user-type label. Default: free.
+	DefaultUserType lifecycle.UserType `json:"defaultUserType,omitempty"`
+
+	// ServiceAccount is what an agent runs as that names no account.
+	ServiceAccount ServiceAccount `json:"serviceAccount,omitempty"`
+
+	// Adoption of what was there before. Default: warn.
+	Adoption Adoption `json:"adoption,omitempty"`
+
+	Rules Rules `json:"rules,omitempty"`
+}
+
+// Namespaces selects namespaces by name, since labels can be removed by whoever may edit the namespace.
+type Namespaces struct {
+	// Names match exactly.
+	Names []string `json:"names,omitempty"`
+
+	// Prefixes match the beginning of a name that is longer than the prefix.
+	Prefixes []string `json:"prefixes,omitempty"`
+}
+
+// ServiceAccount is the default account of a profile's agents.
+type ServiceAccount struct {
+	// Name is injected where the Pod template names no account. Empty: nothing is injected.
+	Name string `json:"name,omitempty"`
+
+	// MountToken is injected as automountServiceAccountToken where the template does not say. Nil: nothing is injected.
+	MountToken *bool `json:"mountToken,omitempty"`
+}
