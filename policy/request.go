@@ -1,0 +1,70 @@
+package policy
+
+import (
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/dexorder/agent-lifecycle/workload"
+)
+
+// Request is one request to store an object, decoded.
+type Request struct {
+	Operation admissionv1.Operation
+	Namespace string
+	Name      string
+
+	// Subresource as in the admission request: "", scale, resize, ephemeralcontainers.
+	Subresource string
+
+	User authenticationv1.UserInfo
+
+	// Object is what would be stored. For a Deployment that is the object after injection.
+	Object *workload.Object
+
+	// Old is what is stored now; nil at CREATE.
+	Old *workload.Object
+
+	// Facts of the cluster. Nil where there is no cluster to ask: what cannot be known then is not judged, and
+	// Verdict.Unchecked says so.
+	Facts *Facts
+}
+
+// Facts are what a verdict needs to know of the cluster. Needs says which of them a request takes.
+type Facts struct {
+	// Owner is the workload that a Pod, ReplicaSet or Job stands for, found by following controller references of
+	// matching UID to their end. Nil if there is none: no reference, or one that leads nowhere.
+	Owner *Owner
+
+	// Claims holds an entry for every claim that was asked for.
+	Claims map[string]Claim
+}
+
+// Owner is the workload at the end of a chain of controller references.
+type Owner struct {
+	// Kinds is the chain, nearest first: ReplicaSet, Deployment for an agent's Pod.
+	Kinds []string
+
+	Name   string
+	Labels map[string]string
+
+	// Sidecar is the container under the sidecar's name in the owner's Pod template. Nil if there is none.
+	Sidecar *corev1.Container
+}
+
+// Claim is what is known of a PersistentVolumeClaim.
+type Claim struct {
+	Exists bool
+
+	// Deployment is the claim's deployment label.
+	Deployment string
+
+	// MountedBy names the Deployments of the namespace whose template mounts the claim, sorted.
+	MountedBy []string
+}
+
+// Needs says which facts a verdict on r takes.
+type Needs struct {
+	Owner  bool
+	Claims []string
+}
