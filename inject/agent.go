@@ -1,0 +1,127 @@
+package inject
+
+import (
+	"fmt"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// AgentContainer returns the index of the container that runs the agent among the template's ordinary containers: the
+// one that lifecycle.AnnotationAgentContainer names, else the one called agent, else the only one that is not the
+// system's. The error says what would be accepted.
+func AgentContainer(d *appsv1.Deployment) (int, error) {
+	containers := d.Spec.Template.Spec.Containers
+	name, annotated := d.Spec.Template.Annotations[lifecycle.AnnotationAgentContainer]
+	if !annotated {
+		name, annotated = d.Annotations[lifecycle.AnnotationAgentContainer]
+	}
+	if annotated {
+		if i := containerIndex(containers, name); i >= 0 && name != lifecycle.SidecarContainer {
+			return i, nil
+		}
+		return -1, fmt.Errorf("annotation %s names %q, but the containers are %s",
+			lifecycle.AnnotationAgentContainer, name, userContainers(containers))
+	}
+	if i := containerIndex(containers, lifecycle.AgentContainer); i >= 0 {
+		return i, nil
+	}
+	only := -1
+	for i := range containers {
+		if containers[i].Name == lifecycle.SidecarContainer {
+			continue
+		}
+		if only >= 0 {
+			return -1, fmt.Errorf("which of the containers %s runs the agent? Call it %q or name it in the annotation %s",
+				userContainers(containers), lifecycle.AgentContainer, lifecycle.AnnotationAgentContainer)
+		}
+		only = i
+	}
+	if only < 0 {
+		return -1, fmt.Errorf("there is no container beside %q, so nothing runs the agent", lifecycle.SidecarContainer)
+	}
+	return only, nil
+}
+
+func userContainers(containers []corev1.Container) string {
+	var names []string
+	for i := range containers {
+		if containers[i].Name != lifecycle.SidecarContainer {
+			names = append(names, fmt.Sprintf("%q", containers[i].Name))
+		}
+	}
+	if names == nil {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// agent gives the agent container its mount, its environment and its restart rules.
+func (s *session) agent() {
+	i, err := AgentContainer(s.Deployment)
+	if err != nil {
+		return // Refused by the agent-container rule.
+	}
+	c := &s.Spec.Template.Spec.Containers[i]
+	path := fmt.Sprintf("%s/containers/%d", podPath, i)
+	s.agentMount(c, path+"/volumeMounts")
+	for _, want := range s.parts.agentEnv {
+		s.agentEnv(c, path+"/env", want)
+	}
+	if c.RestartPolicy == nil && c.RestartPolicyRules == nil && len(s.parts.restartRules) > 0 {
+		never := corev1.ContainerRestartPolicyNever
+		c.RestartPolicy, c.RestartPolicyRules = &never, s.parts.restartRules
+		s.set(path+"/restartPolicy", never)
+		s.set(path+"/restartPolicyRules", s.parts.restartRules)
+	}
+}
+
+func (s *session) agentMount(c *corev1.Container, path string) {
+	for i, m := range c.VolumeMounts {
+		switch {
+		case apiequality.Semantic.DeepEqual(m, s.parts.agentMount):
+			return
+		case m.Name == lifecycle.RunVolume:
+			s.warn("container %q: the mount of volume %q was put back to %s", c.Name, m.Name, lifecycle.RunDir)
+			replaceIn(&s.editor, c.VolumeMounts, i, path, s.parts.agentMount)
+			return
+		case m.MountPath == lifecycle.RunDir:
+			return // A second mount there would be invalid; the sidecar-integrity rule says what is wrong with this one.
+		}
+	}
+	appendTo(&s.editor, &c.VolumeMounts, path, s.parts.agentMount)
+}
+
+// agentEnv puts one variable in place. One that is there twice is left for the sidecar-integrity rule to refuse: which
+// of the two a program sees is not for us to choose.
+func (s *session) agentEnv(c *corev1.Container, path string, want corev1.EnvVar) {
+	first := envIndex(c.Env, want.Name)
+	switch {
+	case first < 0:
+		appendTo(&s.editor, &c.Env, path, want)
+	case envIndex(c.Env[first+1:], want.Name) >= 0, apiequality.Semantic.DeepEqual(c.Env[first], want):
+	default:
+		if !s.storedEnv(c.Name, c.Env[first]) {
+			s.warn("container %q: env %s is set by the agent's tier, your value was replaced", c.Name, want.Name)
+		}
+		replaceIn(&s.editor, c.Env, first, path, want)
+	}
+}
+
+// storedEnv says whether the stored Deployment has the very same variable, so that it was not the user who wrote it.
+func (s *session) storedEnv(container string, env corev1.EnvVar) bool {
+	if s.old == nil {
+		return false
+	}
+	stored := s.old.Spec.Template.Spec.Containers
+	i := containerIndex(stored, container)
+	if i < 0 {
+		return false
+	}
+	j := envIndex(stored[i].Env, env.Name)
+	return j >= 0 && apiequality.Semantic.DeepEqual(stored[i].Env[j], env)
+}

@@ -1,0 +1,63 @@
+package inject
+
+import (
+	"fmt"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+)
+
+// editor collects the operations that mirror changes of a typed object, and warnings about them.
+type editor struct {
+	patch    []jsonpatch.Operation
+	warnings []string
+}
+
+// set gives the member at path a value, whether or not it has one. Its parent must exist.
+func (e *editor) set(path string, value any) {
+	e.patch = append(e.patch, jsonpatch.Operation{Operation: "add", Path: path, Value: value})
+}
+
+// replace gives an element of a list another value.
+func (e *editor) replace(path string, value any) {
+	e.patch = append(e.patch, jsonpatch.Operation{Operation: "replace", Path: path, Value: value})
+}
+
+func (e *editor) warn(format string, args ...any) {
+	e.warnings = append(e.warnings, fmt.Sprintf(format, args...))
+}
+
+// setKey gives a key of a string map a value, in the map and in the patch. A nil map is absent or null in the JSON,
+// and no key can be added to that: then the whole map is set.
+func (e *editor) setKey(m *map[string]string, path, key, value string) {
+	if *m == nil {
+		*m = map[string]string{key: value}
+		e.set(path, map[string]string{key: value})
+		return
+	}
+	(*m)[key] = value
+	e.set(path+"/"+escape(key), value)
+}
+
+// appendTo appends an element to a list, in the list and in the patch. A nil list is absent or null in the JSON, and
+// nothing can be appended to that: then the whole list is set.
+func appendTo[T any](e *editor, list *[]T, path string, element T) {
+	if *list == nil {
+		*list = []T{element}
+		e.set(path, []T{element})
+		return
+	}
+	*list = append(*list, element)
+	e.set(path+"/-", element)
+}
+
+// replaceIn replaces the i-th element of a list, in the list and in the patch.
+func replaceIn[T any](e *editor, list []T, i int, path string, element T) {
+	list[i] = element
+	e.replace(fmt.Sprintf("%s/%d", path, i), element)
+}
+
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
+
+// escape makes a key a reference token of a JSON pointer (RFC 6901).
+func escape(key string) string { return pointerEscapes.Replace(key) }

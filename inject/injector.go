@@ -1,0 +1,145 @@
+package inject
+
+import (
+	"gomodules.xyz/jsonpatch/v2"
+	appsv1 "k8s.io/api/apps/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// Config is what a profile injects.
+type Config struct {
+	Sidecar         v1alpha1.Sidecar
+	Tiers           map[lifecycle.UserType]v1alpha1.Tier
+	Idle            v1alpha1.Idle
+	RestartRules    v1alpha1.RestartRules
+	DefaultUserType lifecycle.UserType
+	ServiceAccount  v1alpha1.ServiceAccount
+
+	// AcceptsSidecar says whether an image may be that of a sidecar admitted earlier.
+	AcceptsSidecar func(image string) bool
+}
+
+// Options are what the cluster makes of the policy.
+type Options struct {
+	// RestartRules says that the API server keeps container restart rules. It decides where the policy says auto.
+	RestartRules bool
+}
+
+// Injector brings Deployments to what belongs in one profile's namespaces. It is safe for concurrent use.
+type Injector struct {
+	config Config
+
+	// parts are built once: nothing in them depends on the Deployment but what the key says.
+	parts map[partsKey]parts
+}
+
+type partsKey struct {
+	userType lifecycle.UserType
+	opts     Options
+}
+
+// New returns an Injector. The configuration is taken as validated.
+func New(c Config) *Injector {
+	in := &Injector{config: c, parts: map[partsKey]parts{}}
+	for _, t := range append(lifecycle.UserTypes(), unknownUserType) {
+		for _, opts := range []Options{{RestartRules: false}, {RestartRules: true}} {
+			in.parts[partsKey{t, opts}] = newParts(&in.config, t, opts)
+		}
+	}
+	return in
+}
+
+// unknownUserType stands for a label value that is no user type. The identity rule refuses it; nothing that depends on
+// a tier is injected.
+const unknownUserType lifecycle.UserType = ""
+
+func (in *Injector) canonical(t lifecycle.UserType, opts Options) parts {
+	if p, ok := in.parts[partsKey{t, opts}]; ok {
+		return p
+	}
+	return in.parts[partsKey{unknownUserType, opts}]
+}
+
+// Deployment brings d to what belongs in the cluster, in place. It returns the JSON patch that does the same to the
+// JSON that d was decoded from, and warnings for the user about what was put back. old is what is stored now, nil at
+// CREATE.
+//
+// On UPDATE only what the user changed is touched. A Deployment whose template, strategy and identity equal old's is
+// left as it is, even if this program would inject other things today; one that merely lost injected parts, as by a
+// re-apply of the manifest it was made from, gets those back that old has, so that its Pod is not restarted.
+//
+// Deployment never refuses. What cannot be injected, such as a name too long for a label, is left for package policy
+// to deny.
+func (in *Injector) Deployment(d, old *appsv1.Deployment, opts Options) ([]jsonpatch.Operation, []string) {
+	if old == nil {
+		return in.inject(d, nil, in.canonical(in.userType(d, nil), opts))
+	}
+	if sameIdentity(d, old) &&
+		apiequality.Semantic.DeepEqual(d.Spec.Template, old.Spec.Template) &&
+		apiequality.Semantic.DeepEqual(d.Spec.Strategy, old.Spec.Strategy) {
+		return nil, nil
+	}
+	parts := in.canonical(in.userType(d, old), opts)
+	restored := d.DeepCopy()
+	patch, warnings := in.inject(restored, old, parts.asAccepted(old, in.config.AcceptsSidecar))
+	if apiequality.Semantic.DeepEqual(restored.Spec.Template, old.Spec.Template) {
+		*d = *restored
+		return patch, warnings
+	}
+	return in.inject(d, old, parts)
+}
+
+// sameIdentity says whether the labels that identify an agent are unchanged.
+func sameIdentity(d, old *appsv1.Deployment) bool {
+	return d.Labels[lifecycle.LabelDeployment] == old.Labels[lifecycle.LabelDeployment] &&
+		d.Labels[lifecycle.LabelUserType] == old.Labels[lifecycle.LabelUserType]
+}
+
+// userType is that of the Deployment's label; without one, of the stored Deployment's, so that a re-apply does not
+// change an agent's tier; else the profile's default.
+func (in *Injector) userType(d, old *appsv1.Deployment) lifecycle.UserType {
+	if t, ok := d.Labels[lifecycle.LabelUserType]; ok {
+		return lifecycle.UserType(t)
+	}
+	if old != nil {
+		if t, ok := old.Labels[lifecycle.LabelUserType]; ok {
+			return lifecycle.UserType(t)
+		}
+	}
+	return in.config.DefaultUserType
+}
+
+// inject brings d to carry the given parts.
+func (in *Injector) inject(d, old *appsv1.Deployment, p parts) ([]jsonpatch.Operation, []string) {
+	if len(d.Spec.Template.Spec.Containers) == 0 {
+		return nil, nil // The API server refuses it, whatever else it holds.
+	}
+	s := &session{Deployment: d, old: old, config: &in.config, parts: p}
+	for _, step := range steps {
+		step(s)
+	}
+	return s.patch, s.warnings
+}
+
+// session is one Deployment being changed.
+type session struct {
+	*appsv1.Deployment
+	old    *appsv1.Deployment
+	config *Config
+	parts  parts
+	editor
+}
+
+// steps are what injection consists of, in the order of the patch.
+var steps = []func(*session){
+	(*session).labels,
+	(*session).strategy,
+	(*session).pod,
+	(*session).securityDefaults,
+	(*session).agent,
+	(*session).sidecar,
+	(*session).volumes,
+}

@@ -1,0 +1,137 @@
+package inject
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+const (
+	templatePath = "/spec/template"
+	podPath      = templatePath + "/spec"
+)
+
+// labels writes the agent's identity on the Deployment and on its template.
+func (s *session) labels() {
+	if s.Name != "" && len(validation.IsValidLabelValue(s.Name)) == 0 {
+		s.label(lifecycle.LabelDeployment, s.Name)
+	}
+	if _, ok := s.config.Tiers[s.parts.userType]; ok {
+		s.label(lifecycle.LabelUserType, string(s.parts.userType))
+	}
+}
+
+func (s *session) label(key, value string) {
+	if had, ok := s.Labels[key]; had != value {
+		if ok {
+			s.warn("metadata.labels: %s is written by the system: %q was put back to %q", key, had, value)
+		}
+		s.setKey(&s.Labels, "/metadata/labels", key, value)
+	}
+	template := &s.Spec.Template.ObjectMeta
+	if template.Labels[key] == value {
+		return
+	}
+	if template.Labels == nil && apiequality.Semantic.DeepEqual(*template, (&corev1.PodTemplateSpec{}).ObjectMeta) {
+		// The template may have no metadata at all, and a label cannot be added below what is not there.
+		template.Labels = map[string]string{key: value}
+		s.set(templatePath+"/metadata", map[string]any{"labels": map[string]string{key: value}})
+		return
+	}
+	s.setKey(&template.Labels, templatePath+"/metadata/labels", key, value)
+}
+
+// strategy makes the old Pod go before the new one comes: two Pods cannot hold one ReadWriteOnce claim, and two
+// agents of one name must never run at once.
+func (s *session) strategy() {
+	want := appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
+	if apiequality.Semantic.DeepEqual(s.Spec.Strategy, want) {
+		return
+	}
+	s.Spec.Strategy = want
+	s.set("/spec/strategy", want)
+}
+
+// pod sets what belongs to the Pod as a whole.
+func (s *session) pod() {
+	spec := &s.Spec.Template.Spec
+	if share := spec.ShareProcessNamespace; share == nil || !*share {
+		if share != nil {
+			s.warn("spec.template.spec.shareProcessNamespace was set to true: the sidecar watches the agent's process")
+		}
+		yes := true
+		spec.ShareProcessNamespace = &yes
+		s.set(podPath+"/shareProcessNamespace", true)
+	}
+	account := s.config.ServiceAccount
+	if account.Name != "" && spec.ServiceAccountName == "" && spec.DeprecatedServiceAccount == "" {
+		// The API server keeps both names alike; with one of them alone the result would not equal what it stores.
+		spec.ServiceAccountName, spec.DeprecatedServiceAccount = account.Name, account.Name
+		s.set(podPath+"/serviceAccountName", account.Name)
+		s.set(podPath+"/serviceAccount", account.Name)
+	}
+	if account.MountToken != nil && spec.AutomountServiceAccountToken == nil {
+		mount := *account.MountToken
+		spec.AutomountServiceAccountToken = &mount
+		s.set(podPath+"/automountServiceAccountToken", mount)
+	}
+}
+
+// sidecar puts the sidecar in place, whatever stands under its name among the ordinary containers.
+func (s *session) sidecar() {
+	spec := &s.Spec.Template.Spec
+	if containerIndex(spec.InitContainers, lifecycle.SidecarContainer) >= 0 {
+		return // A second one of that name would be invalid; the sidecar-integrity rule refuses this one.
+	}
+	const path = podPath + "/containers"
+	i := containerIndex(spec.Containers, lifecycle.SidecarContainer)
+	if i < 0 {
+		appendTo(&s.editor, &spec.Containers, path, s.parts.sidecar)
+		return
+	}
+	if apiequality.Semantic.DeepEqual(spec.Containers[i], s.parts.sidecar) {
+		return
+	}
+	if !s.storedSidecar(spec.Containers[i]) {
+		s.warn("container %q belongs to the system and was put back", lifecycle.SidecarContainer)
+	}
+	replaceIn(&s.editor, spec.Containers, i, path, s.parts.sidecar)
+}
+
+// storedSidecar says whether the stored Deployment has the very same sidecar, so that it was not the user who wrote it.
+func (s *session) storedSidecar(c corev1.Container) bool {
+	if s.old == nil {
+		return false
+	}
+	stored := s.old.Spec.Template.Spec.Containers
+	i := containerIndex(stored, c.Name)
+	return i >= 0 && apiequality.Semantic.DeepEqual(stored[i], c)
+}
+
+// volumes puts the volumes of the system in place.
+func (s *session) volumes() {
+	spec := &s.Spec.Template.Spec
+	const path = podPath + "/volumes"
+	for _, want := range s.parts.volumes {
+		i := volumeIndex(spec.Volumes, want.Name)
+		switch {
+		case i < 0:
+			appendTo(&s.editor, &spec.Volumes, path, want)
+		case !apiequality.Semantic.DeepEqual(spec.Volumes[i], want):
+			s.warn("volume %q belongs to the system and was put back", want.Name)
+			replaceIn(&s.editor, spec.Volumes, i, path, want)
+		}
+	}
+}
+
+func volumeIndex(volumes []corev1.Volume, name string) int {
+	for i := range volumes {
+		if volumes[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
