@@ -1,0 +1,129 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// view is everything the decision depends on, at one moment.
+type view struct {
+	now time.Time
+	// served is the leaf in service, nil before the first.
+	served *tls.Certificate
+	// candidate is the newest leaf; the same as served when nothing newer waits.
+	candidate *tls.Certificate
+	// registrations has one entry for each configuration that was named.
+	registrations []registration
+	// trustedSince is when all registrations were first seen to verify candidate, zero if they do not. They must not
+	// have stopped since.
+	trustedSince time.Time
+	settle       time.Duration
+}
+
+// decision is what to do with the candidate.
+type decision struct {
+	// serve puts the candidate into service.
+	serve bool
+	// missing is nil when the candidate counts as trusted; else it says what it waits for.
+	missing error
+	// again is when time alone could change the decision; zero for never.
+	again time.Time
+	// hurried says why an untrusted or unsettled candidate goes into service all the same.
+	hurried string
+}
+
+// decide holds the one rule of this package: the old leaf stays until the new one is trusted everywhere and API servers
+// have had time to notice, unless the old one is of no use any more.
+func decide(v view) decision {
+	missing := untrusted(v.candidate, v.registrations, v.now)
+	settled := v.trustedSince.Add(v.settle)
+	switch {
+	case missing == nil && (len(v.registrations) == 0 || !v.now.Before(settled)):
+		return decision{serve: true}
+	case v.served == nil:
+		return decision{serve: true, missing: orSettling(missing), again: again(missing, settled, v), hurried: "it is the first"}
+	case expired(v.served, v.now):
+		return decision{
+			serve: true, missing: orSettling(missing), again: again(missing, settled, v), hurried: "the old one has expired",
+		}
+	case missing == nil && untrusted(v.served, v.registrations, v.now) != nil:
+		return decision{serve: true, hurried: "the old one is no longer trusted"}
+	default:
+		return decision{missing: orSettling(missing), again: again(missing, settled, v)}
+	}
+}
+
+var errSettling = errors.New("the bundles trust it; giving API servers time to notice")
+
+func orSettling(missing error) error {
+	if missing == nil {
+		return errSettling
+	}
+	return missing
+}
+
+func again(missing error, settled time.Time, v view) time.Time {
+	if missing == nil {
+		return settled
+	}
+	if v.served != nil && v.served != v.candidate && !expired(v.served, v.now) {
+		return v.served.Leaf.NotAfter
+	}
+	return time.Time{}
+}
+
+func expired(c *tls.Certificate, now time.Time) bool {
+	return !now.Before(c.Leaf.NotAfter)
+}
+
+// untrusted is nil when every webhook of every registration would accept the certificate, verified just as the API
+// server does it. A configuration that is absent trusts nothing: when it comes, it comes with a bundle of its own.
+func untrusted(c *tls.Certificate, registrations []registration, now time.Time) error {
+	var missing []error
+	for _, r := range registrations {
+		switch r.state {
+		case unread:
+			missing = append(missing, fmt.Errorf("%s %q has not been read yet", r.kind, r.name))
+		case absent:
+			missing = append(missing, fmt.Errorf("%s %q does not exist", r.kind, r.name))
+		case present:
+			for _, w := range r.webhooks {
+				if err := w.verify(c, now); err != nil {
+					missing = append(missing, fmt.Errorf("%s %q, webhook %q: %w", r.kind, r.name, w.name, err))
+				}
+			}
+		}
+	}
+	return errors.Join(missing...)
+}
+
+func (w webhook) verify(c *tls.Certificate, now time.Time) error {
+	roots := x509.NewCertPool()
+	authorities := parseBundle(w.caBundle)
+	if len(authorities) == 0 {
+		return errors.New("clientConfig.caBundle holds no certificate")
+	}
+	for _, a := range authorities {
+		roots.AddCert(a)
+	}
+	intermediates := x509.NewCertPool()
+	for _, der := range c.Certificate[1:] {
+		if i, err := x509.ParseCertificate(der); err == nil {
+			intermediates.AddCert(i)
+		}
+	}
+	_, err := c.Leaf.Verify(x509.VerifyOptions{
+		DNSName:       w.serverName,
+		Roots:         roots,
+		Intermediates: intermediates,
+		CurrentTime:   now,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	if err != nil {
+		return fmt.Errorf("clientConfig.caBundle does not verify the certificate: %w", err)
+	}
+	return nil
+}

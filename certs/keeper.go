@@ -1,0 +1,134 @@
+package certs
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// keeper holds the certificate in service and replaces it when the decision says so. Both sources are one, plus a way
+// to come by candidates.
+type keeper struct {
+	log    *slog.Logger
+	settle time.Duration
+	now    func() time.Time
+
+	mu sync.RWMutex
+	// served is nil before the first certificate.
+	served *tls.Certificate
+	// missing is why served does not count as trusted; nil once it did.
+	missing error
+
+	// What follows belongs to the goroutine that calls consider.
+	candidate    *tls.Certificate
+	trustedSince time.Time
+	lastWait     string
+}
+
+func newKeeper(log *slog.Logger, settle time.Duration) *keeper {
+	if settle == 0 {
+		settle = DefaultSettle
+	}
+	return &keeper{log: log, settle: settle, now: time.Now, missing: errors.New("there is no certificate yet")}
+}
+
+// consider looks at the newest candidate, which may be the one it saw before, and at the registrations. trouble is what
+// keeps these from becoming right, if anything; Ready tells it along. It returns when to call again although nothing
+// changed; zero for never.
+func (k *keeper) consider(
+	candidate *tls.Certificate, registrations []registration, trouble error,
+) (again time.Time) {
+	now := k.now()
+	if candidate != k.candidate {
+		k.candidate, k.trustedSince = candidate, time.Time{}
+	}
+	served, missing := k.current()
+	if served == candidate && missing == nil {
+		k.lastWait = ""
+		return time.Time{}
+	}
+	switch trusted := untrusted(candidate, registrations, now) == nil; {
+	case !trusted:
+		k.trustedSince = time.Time{}
+	case k.trustedSince.IsZero():
+		k.trustedSince = now
+	}
+	d := decide(view{
+		now: now, served: served, candidate: candidate, registrations: registrations,
+		trustedSince: k.trustedSince, settle: k.settle,
+	})
+	if d.missing != nil {
+		d.missing = errors.Join(d.missing, trouble)
+	}
+	k.apply(d, served, candidate)
+	return d.again
+}
+
+// lacking says why there is not even a candidate, for Ready.
+func (k *keeper) lacking(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.served == nil {
+		k.missing = fmt.Errorf("there is no certificate yet: %w", err)
+	}
+}
+
+func (k *keeper) apply(d decision, served, candidate *tls.Certificate) {
+	if d.serve {
+		k.mu.Lock()
+		k.served, k.missing = candidate, d.missing
+		k.mu.Unlock()
+	}
+	attrs := []any{"serial", candidate.Leaf.SerialNumber.Text(16), "notAfter", candidate.Leaf.NotAfter}
+	switch {
+	case d.missing != nil && d.missing.Error() != k.lastWait:
+		k.lastWait = d.missing.Error()
+		if d.serve && served != nil && served != candidate {
+			k.log.Warn("Serving a certificate before it is trusted", append(attrs, "because", d.hurried, "missing", d.missing)...)
+			return
+		}
+		k.log.Info("The new certificate is not trusted yet", append(attrs, "served", d.serve, "missing", d.missing)...)
+	case d.missing == nil:
+		k.lastWait = ""
+		k.log.Info("Serving a trusted certificate", append(attrs, "hurried", d.hurried)...)
+	}
+}
+
+func (k *keeper) current() (served *tls.Certificate, missing error) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.served, k.missing
+}
+
+// GetCertificate implements Source.
+func (k *keeper) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	served, missing := k.current()
+	if served == nil {
+		return nil, fmt.Errorf("serving certificate: %w", missing)
+	}
+	return served, nil
+}
+
+// Ready implements Source.
+func (k *keeper) Ready() error {
+	served, missing := k.current()
+	switch {
+	case missing != nil:
+		return fmt.Errorf("serving certificate: %w", missing)
+	case expired(served, k.now()):
+		return fmt.Errorf("serving certificate: expired at %s", served.Leaf.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// NotAfter implements Source.
+func (k *keeper) NotAfter() time.Time {
+	served, _ := k.current()
+	if served == nil {
+		return time.Time{}
+	}
+	return served.Leaf.NotAfter
+}
