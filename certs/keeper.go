@@ -77,7 +77,7 @@ func (k *keeper) lacking(err error) {
 }
 
 func (k *keeper) apply(d decision, served, candidate *tls.Certificate) {
-	if d.serve {
+	if d.serve || served == candidate {
 		k.mu.Lock()
 		k.served, k.missing = candidate, d.missing
 		k.mu.Unlock()
