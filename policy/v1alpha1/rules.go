@@ -68,11 +68,11 @@ type ResourceLimits struct {
 	Rule `json:",inline"`
 
 	// Limits that every container must have, itself or through its Pod. Default: cpu, memory.
-	Limits []corev1.ResourceName `json:"limits,omitempty"`
+	Limits []corev1.ResourceName `json:"limits,omitzero"`
 
 	// Requests that every container must have, itself or through its Pod; a limit implies its request.
 	// Default: cpu, memory.
-	Requests []corev1.ResourceName `json:"requests,omitempty"`
+	Requests []corev1.ResourceName `json:"requests,omitzero"`
 
 	// Max bounds each container's, and the Pod's own, limits and requests. Default: no bound.
 	Max corev1.ResourceList `json:"max,omitempty"`
@@ -84,12 +84,12 @@ type Volumes struct {
 
 	// Types of volume, as the API names them. Default: configMap, csi, downwardAPI, emptyDir, ephemeral, image,
 	// persistentVolumeClaim, projected, secret. What the profile's references rule says of them holds as well.
-	Types []string `json:"types,omitempty"`
+	Types []string `json:"types,omitzero"`
 
 	// Claims are names of claims, with {deployment} for the agent's name, that an agent may mount before they exist.
 	// A claim that exists must carry the agent's deployment label, and no other Deployment may mount it; "*" allows
 	// any claim. Default: {deployment}-data.
-	Claims []string `json:"claims,omitempty"`
+	Claims []string `json:"claims,omitzero"`
 }
 
 // References says which Secrets, ConfigMaps, drivers and tokens an agent's Pod may use, by any way: volumes, projected
@@ -98,16 +98,16 @@ type References struct {
 	Rule `json:",inline"`
 
 	// Secrets. Default: {deployment}-secrets.
-	Secrets []string `json:"secrets,omitempty"`
+	Secrets []string `json:"secrets,omitzero"`
 
 	// ConfigMaps beside kube-root-ca.crt, which everybody may read. Default: {deployment}-config.
-	ConfigMaps []string `json:"configMaps,omitempty"`
+	ConfigMaps []string `json:"configMaps,omitzero"`
 
 	// PullSecrets are the names allowed in imagePullSecrets. Default: none.
-	PullSecrets []string `json:"pullSecrets,omitempty"`
+	PullSecrets []string `json:"pullSecrets,omitzero"`
 
 	// CSIDrivers are the drivers allowed in inline CSI volumes. Default: none.
-	CSIDrivers []string `json:"csiDrivers,omitempty"`
+	CSIDrivers []string `json:"csiDrivers,omitzero"`
 
 	// Tokens allows projected service account tokens beside the sidecar's. Default: false.
 	Tokens bool `json:"tokens,omitempty"`
@@ -127,7 +127,7 @@ type ServiceAccounts struct {
 
 	// Names of accounts, with {deployment} for the agent's name; "*" is any. Default: the profile's serviceAccount
 	// name, or any where it has none.
-	Names []string `json:"names,omitempty"`
+	Names []string `json:"names,omitzero"`
 
 	// MountToken allows automountServiceAccountToken. Default: the profile's serviceAccount mountToken, or true.
 	MountToken *bool `json:"mountToken,omitempty"`
@@ -139,5 +139,5 @@ type WorkloadKind struct {
 
 	// Kinds: Deployment, StatefulSet, DaemonSet, Job, CronJob. Default: Deployment. ReplicaSets, Jobs and Pods are
 	// admitted from the controller of a kind that is listed.
-	Kinds []string `json:"kinds,omitempty"`
+	Kinds []string `json:"kinds,omitzero"`
 }

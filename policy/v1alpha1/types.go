@@ -45,7 +45,7 @@ type Sidecar struct {
 
 	// AcceptedImages are allowlist entries for the sidecars of agents that were admitted earlier. They keep theirs
 	// until their template changes. Default: the repository of Image, any tag or digest.
-	AcceptedImages []string `json:"acceptedImages,omitempty"`
+	AcceptedImages []string `json:"acceptedImages,omitzero"`
 
 	// Resources of the container. Default: requests cpu 1m, memory 16Mi; limits cpu 100m, memory 32Mi.
 	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
@@ -112,18 +112,18 @@ type Identities struct {
 
 	// TierEditors may change an agent's user type, and only towards keeping storage.
 	// Default: the gateway and the group system:masters.
-	TierEditors Subjects `json:"tierEditors,omitempty"`
+	TierEditors Subjects `json:"tierEditors,omitzero"`
 
 	// Controllers are the user names of the cluster's workload controllers: the only ones that may create Pods, and
 	// the ReplicaSets and Jobs between a workload and its Pods. Default: the controllers' service accounts in
 	// kube-system, and system:kube-controller-manager for clusters where they share one account.
-	Controllers []string `json:"controllers,omitempty"`
+	Controllers []string `json:"controllers,omitzero"`
 }
 
 // Subjects are users and groups, as the API server names them.
 type Subjects struct {
-	Users  []string `json:"users,omitempty"`
-	Groups []string `json:"groups,omitempty"`
+	Users  []string `json:"users,omitzero"`
+	Groups []string `json:"groups,omitzero"`
 }
 
 // Adoption says how Pods are judged whose workload was created before this policy covered its namespace.
