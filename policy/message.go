@@ -1,0 +1,54 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// maxMessage bounds a message in bytes: the API server passes it on into events, logs and terminals.
+const maxMessage = 4096
+
+// String returns the violation on one line.
+func (v Violation) String() string {
+	if v.Field == "" {
+		return v.Rule + ": " + v.Message
+	}
+	return v.Rule + ": " + v.Field + ": " + v.Message
+}
+
+// Message says why the request was refused: a line for every violation, as many as fit.
+func (v Verdict) Message() string {
+	if v.Allowed() {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "refused by policy, profile %q:", v.Profile)
+	for i, violation := range v.Denials {
+		line := violation.String()
+		if i > 0 && b.Len()+len(line) > maxMessage {
+			fmt.Fprintf(&b, "\n- and %d more", len(v.Denials)-i)
+			break
+		}
+		b.WriteString("\n- " + truncate(line))
+	}
+	return b.String()
+}
+
+// maxLine bounds one violation in bytes.
+const maxLine = 1024
+
+func truncate(line string) string {
+	if len(line) <= maxLine {
+		return line
+	}
+	return strings.ToValidUTF8(line[:maxLine], "") + "…"
+}
+
+// quoted lists names for a message.
+func quoted(names []string) string {
+	q := make([]string, len(names))
+	for i, name := range names {
+		q[i] = fmt.Sprintf("%q", name)
+	}
+	return strings.Join(q, ", ")
+}

@@ -1,0 +1,26 @@
+package policy
+
+import (
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// Root file systems are read-only, so that what an agent fetches and runs cannot stay in its image's place; it writes
+// to volumes. The Pod Security Standards do not ask for that.
+var readOnlyRootfs = Rule{
+	ID:          "read-only-rootfs",
+	Summary:     "root file systems are read-only",
+	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.ReadOnlyRootfs.Enforcement },
+	applies:     podsChange,
+	check:       checkReadOnlyRootfs,
+}
+
+func checkReadOnlyRootfs(_ *Profile, r *Request) []Violation {
+	var found []Violation
+	for _, c := range r.Object.Template.Containers() {
+		if s := c.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+			found = append(found, violation(c.Path+".securityContext.readOnlyRootFilesystem",
+				"container %q must set it to true", c.Name))
+		}
+	}
+	return found
+}

@@ -1,0 +1,96 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
+)
+
+// Every container is bounded, itself or through the Pod's own resources (KEP-2837), and asks for what it needs. A zero
+// is no bound. A limit implies the request, as in the API. Nothing is asked of ephemeral containers: the API forbids
+// resources there.
+//
+// Quantities are compared exactly, with Cmp: 1e100 and 9223372036854775808 have no int64 value.
+var resourceLimits = Rule{
+	ID:          "resource-limits",
+	Summary:     "containers have limits and requests, within the profile's bounds",
+	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.ResourceLimits.Enforcement },
+	applies:     podsChange,
+	check:       checkResources,
+}
+
+func checkResources(p *Profile, r *Request) []Violation {
+	rule, template := p.file.Rules.ResourceLimits, r.Object.Template
+	var pod corev1.ResourceRequirements
+	var found []Violation
+	if template.Spec.Resources != nil {
+		pod = *template.Spec.Resources
+		found = append(found, checkMax(rule.Max, pod, template.Field("spec.resources"), "the Pod")...)
+	}
+	for _, c := range template.Containers() {
+		if c.Sort == workload.Ephemeral {
+			continue
+		}
+		who, field := fmt.Sprintf("container %q", c.Name), c.Path+".resources"
+		if missing := missingResources(rule.Limits, c.Resources.Limits, pod.Limits); missing != nil {
+			found = append(found, violation(field+".limits", "%s must set %s", who, strings.Join(missing, ", ")))
+		}
+		missing := missingResources(rule.Requests, c.Resources.Requests, c.Resources.Limits, pod.Requests, pod.Limits)
+		if missing != nil {
+			found = append(found, violation(field+".requests", "%s must set %s", who, strings.Join(missing, ", ")))
+		}
+		found = append(found, checkMax(rule.Max, c.Resources, field, who)...)
+	}
+	return found
+}
+
+// missingResources returns the names for which none of the lists has a quantity above zero, and what is there instead.
+func missingResources(names []corev1.ResourceName, lists ...corev1.ResourceList) []string {
+	var missing []string
+	for _, name := range names {
+		zero, set := false, false
+		for _, list := range lists {
+			quantity, ok := list[name]
+			zero = zero || ok && quantity.Sign() <= 0
+			set = set || ok && quantity.Sign() > 0
+		}
+		switch {
+		case zero:
+			missing = append(missing, fmt.Sprintf("%q above 0", name))
+		case !set:
+			missing = append(missing, fmt.Sprintf("%q", name))
+		}
+	}
+	return missing
+}
+
+func checkMax(bounds corev1.ResourceList, resources corev1.ResourceRequirements, field, who string) []Violation {
+	var found []Violation
+	for _, part := range []struct {
+		name string
+		list corev1.ResourceList
+	}{{"limits", resources.Limits}, {"requests", resources.Requests}} {
+		for _, name := range sortedNames(bounds) {
+			bound := bounds[name]
+			if got, ok := part.list[name]; ok && got.Cmp(bound) > 0 {
+				found = append(found, violation(fmt.Sprintf("%s.%s[%s]", field, part.name, name),
+					"%s has %s, more than the allowed %s", who, got.String(), bound.String()))
+			}
+		}
+	}
+	return found
+}
+
+func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
+	names := make([]corev1.ResourceName, 0, len(list))
+	for name := range list {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,166 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// rules is Rules, built once.
+var rules = Rules()
+
+// Review judges a request by the rules of the profile that covers its namespace. Where none does, everything is
+// allowed.
+func (p *Policy) Review(r *Request) Verdict {
+	profile := p.Profile(r.Namespace)
+	if profile == nil {
+		return Verdict{}
+	}
+	v := Verdict{Profile: profile.Name(), Unchecked: p.unchecked(r)}
+	tolerated := profile.tolerated(r)
+	for _, rule := range rules {
+		enforcement := rule.enforcement(&profile.file.Rules)
+		for _, found := range profile.violations(rule, r) {
+			switch {
+			case enforcement == v1alpha1.Audit:
+				v.Audits = append(v.Audits, found)
+			case enforcement == v1alpha1.Warn, tolerated(found):
+				v.Warnings = append(v.Warnings, found)
+			default:
+				v.Denials = append(v.Denials, found)
+			}
+		}
+		if rule.ID == workloadKind.ID && len(v.Denials) > 0 {
+			break // It has no place here at all: what else is wrong with it would only be noise.
+		}
+	}
+	return v
+}
+
+func (p *Profile) violations(rule Rule, r *Request) []Violation {
+	if !rule.applies(r) {
+		return nil
+	}
+	found := rule.check(p, r)
+	for i := range found {
+		found[i].Rule = rule.ID
+	}
+	return found
+}
+
+// Needs says which facts a verdict on r takes.
+func (p *Policy) Needs(r *Request) Needs {
+	profile := p.Profile(r.Namespace)
+	if profile == nil {
+		return Needs{}
+	}
+	needs := Needs{Owner: r.Object.Kind == kindPod || comesFromController(r.Object.Kind) && r.Old == nil}
+	if podsChange(r) && !allowsName(profile.file.Rules.Volumes.Claims, "", anyName) {
+		needs.Claims = claimNames(r.Object.Template.Spec)
+	}
+	return needs
+}
+
+func (p *Policy) unchecked(r *Request) []string {
+	if r.Facts != nil {
+		return nil
+	}
+	needs := p.Needs(r)
+	var unchecked []string
+	if needs.Owner {
+		unchecked = append(unchecked, "which workload it belongs to")
+	}
+	for _, name := range needs.Claims {
+		unchecked = append(unchecked, fmt.Sprintf("whose claim %q is, if it exists", name))
+	}
+	return unchecked
+}
+
+// tolerated returns what is only warned about although its rule is enforced: what Pods have wrong that belong to a
+// workload from before the policy. Those must be able to come back after a crash, or the policy would kill work in
+// progress. It does not let such a Pod become worse than it is.
+func (p *Profile) tolerated(r *Request) func(Violation) bool {
+	never := func(Violation) bool { return false }
+	if p.file.Adoption != v1alpha1.AdoptionWarn || r.Object.Kind != kindPod || r.Facts == nil || r.Facts.Owner == nil {
+		return never
+	}
+	if !p.predates(r.Facts.Owner) {
+		return never
+	}
+	if r.Old == nil {
+		byController := p.isController(r)
+		return func(Violation) bool { return byController }
+	}
+	before := *r
+	before.Operation, before.Object, before.Old = admissionv1.Create, r.Old, nil
+	had := map[Violation]bool{}
+	for _, rule := range rules {
+		for _, v := range p.violations(rule, &before) {
+			had[v] = true
+		}
+	}
+	return func(v Violation) bool { return had[v] }
+}
+
+// predates says whether an owner was created before the policy covered its namespace: no Deployment is admitted
+// without the label, and no workload of a kind that is not allowed is admitted at all.
+func (p *Profile) predates(owner *Owner) bool {
+	kind := owner.Kinds[len(owner.Kinds)-1]
+	if kind == kindDeployment {
+		return owner.Labels[lifecycle.LabelDeployment] != owner.Name
+	}
+	return !slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind)
+}
+
+// The kinds that rules speak of.
+const (
+	kindDeployment            = "Deployment"
+	kindReplicaSet            = "ReplicaSet"
+	kindJob                   = "Job"
+	kindPod                   = "Pod"
+	kindScale                 = "Scale"
+	kindReplicationController = "ReplicationController"
+)
+
+func isDeployment(r *Request) bool { return r.Object.Deployment != nil }
+
+// podsChange says whether the request determines what runs: the object's Pods, or the Pod itself, are new or would
+// differ from what is stored. Rules on what runs need not be asked otherwise, and old objects that would not pass them
+// can still be labelled, scaled to zero and finished.
+//
+// A ReplicaSet or a Job made by a controller is a copy of a workload that was judged, and its Pods are judged again.
+func podsChange(r *Request) bool {
+	t := r.Object.Template
+	if t == nil || r.Object.Kind == kindReplicaSet {
+		return false
+	}
+	if r.Object.Kind == kindJob && metav1.GetControllerOf(r.Object.Meta) != nil {
+		return false
+	}
+	if r.Old == nil || r.Old.Template == nil {
+		return true
+	}
+	if !apiequality.Semantic.DeepEqual(t.Spec, r.Old.Template.Spec) {
+		return true
+	}
+	// A Pod's own metadata changes all the time and changes nothing that runs; a template's makes new Pods.
+	return r.Object.Kind != kindPod && !apiequality.Semantic.DeepEqual(t.Meta, r.Old.Template.Meta)
+}
+
+// agentOf returns the name of the agent that the object belongs to; empty where it is not known.
+func agentOf(r *Request) string {
+	switch {
+	case isDeployment(r):
+		return r.Object.Meta.Name
+	case r.Facts != nil && r.Facts.Owner != nil:
+		return r.Facts.Owner.Name
+	default:
+		return r.Object.Meta.Name
+	}
+}

@@ -1,0 +1,242 @@
+package policy
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
+)
+
+// What is injected arrives whole and stays so: one sidecar, as the policy makes it or as it was admitted earlier; its
+// volumes; the shared PID namespace; the agent's mount and environment; and nobody else at the sidecar's token or in
+// the directory where the agent leaves its exit code.
+//
+// In a Deployment the sidecar must be equal to the policy's, or to the stored one if that is an accepted image. In a
+// Pod it must contain one of the two: LimitRanger and service meshes add fields there. On a running Pod it does not
+// change at all.
+var sidecarIntegrity = Rule{
+	ID:          "sidecar-integrity",
+	Summary:     "the injected parts are whole, and nothing reaches into them",
+	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.SidecarIntegrity.Enforcement },
+	applies: func(r *Request) bool {
+		return podsChange(r) && (isDeployment(r) || r.Object.Kind == kindPod && r.Facts != nil && r.Facts.Owner != nil &&
+			r.Facts.Owner.Kinds[len(r.Facts.Owner.Kinds)-1] == kindDeployment)
+	},
+	check: checkSidecarIntegrity,
+}
+
+func checkSidecarIntegrity(p *Profile, r *Request) []Violation {
+	userType := lifecycle.UserType(r.Object.Meta.Labels[lifecycle.LabelUserType])
+	c := &integrityCheck{profile: p, request: r, template: r.Object.Template, parts: p.injector.Parts(userType), agent: -1}
+	if isDeployment(r) {
+		if i, err := inject.AgentContainer(r.Object.Deployment); err == nil {
+			c.agent = i
+		}
+	}
+	c.sidecar()
+	c.volumes()
+	c.processNamespace()
+	c.agentContainer()
+	for _, container := range c.template.Containers() {
+		c.reach(container)
+	}
+	return c.found
+}
+
+type integrityCheck struct {
+	profile  *Profile
+	request  *Request
+	template *workload.Template
+	parts    inject.Parts
+	found    []Violation
+
+	// agent is the index of the agent container, -1 where it is not known.
+	agent int
+}
+
+func (c *integrityCheck) add(field, format string, args ...any) {
+	c.found = append(c.found, violation(field, format, args...))
+}
+
+func (c *integrityCheck) sidecar() {
+	var sidecars []workload.Container
+	for _, container := range c.template.Containers() {
+		if container.Name != lifecycle.SidecarContainer {
+			continue
+		}
+		if container.Sort != workload.Ordinary {
+			c.add(container.Path, "the name %q belongs to the system's own container", container.Name)
+			continue
+		}
+		sidecars = append(sidecars, container)
+	}
+	if len(sidecars) != 1 {
+		c.add(c.template.Field("spec.containers"), "must have the container %q once, has it %d times",
+			lifecycle.SidecarContainer, len(sidecars))
+		return
+	}
+	got := sidecars[0]
+	switch stored := storedSidecar(c.request); {
+	case c.request.Object.Kind == kindPod && stored != nil:
+		if !apiequality.Semantic.DeepEqual(*got.Container, *stored) {
+			c.add(got.Path, "the sidecar of a running Pod may not change: %s", firstDifference(got.Container, stored))
+		}
+	case c.request.Object.Kind == kindPod:
+		if !contains(got.Container, &c.parts.Sidecar) && !c.isOwners(got.Container) {
+			c.add(got.Path, "is not the sidecar that belongs here: %s", firstDifference(got.Container, &c.parts.Sidecar))
+		}
+	case apiequality.Semantic.DeepEqual(*got.Container, c.parts.Sidecar):
+	case stored != nil && c.profile.sidecars.Allows(stored.Image) == nil && apiequality.Semantic.DeepEqual(*got.Container, *stored):
+	default:
+		c.add(got.Path, "is not the sidecar that belongs here: %s", firstDifference(got.Container, &c.parts.Sidecar))
+	}
+}
+
+// isOwners says whether a Pod's sidecar is the one that its Deployment was admitted with.
+func (c *integrityCheck) isOwners(got *corev1.Container) bool {
+	owners := c.request.Facts.Owner.Sidecar
+	return owners != nil && c.profile.sidecars.Allows(owners.Image) == nil && contains(got, owners)
+}
+
+func storedSidecar(r *Request) *corev1.Container {
+	if r.Old == nil {
+		return nil
+	}
+	for _, container := range r.Old.Template.Containers() {
+		if container.Name == lifecycle.SidecarContainer && container.Sort == workload.Ordinary {
+			return container.Container
+		}
+	}
+	return nil
+}
+
+func (c *integrityCheck) volumes() {
+	for _, want := range c.parts.Volumes {
+		found := false
+		for i, volume := range c.template.Spec.Volumes {
+			if volume.Name != want.Name {
+				continue
+			}
+			found = true
+			if !apiequality.Semantic.DeepEqual(volume, want) {
+				c.add(fmt.Sprintf("%s[%d]", c.template.Field("spec.volumes"), i),
+					"volume %q is not what belongs there; leave it out and it will be injected", volume.Name)
+			}
+		}
+		if !found {
+			c.add(c.template.Field("spec.volumes"), "volume %q is missing", want.Name)
+		}
+	}
+}
+
+func (c *integrityCheck) processNamespace() {
+	if share := c.template.Spec.ShareProcessNamespace; share == nil || !*share {
+		c.add(c.template.Field("spec.shareProcessNamespace"), "must be true: the sidecar watches the agent's process")
+	}
+}
+
+// agentContainer holds the agent's environment and mount to what its tier gives it, or to what was admitted earlier.
+func (c *integrityCheck) agentContainer() {
+	if c.agent < 0 {
+		return
+	}
+	agent := &c.template.Spec.Containers[c.agent]
+	field := fmt.Sprintf("%s[%d]", c.template.Field("spec.containers"), c.agent)
+	for _, want := range c.parts.AgentEnv {
+		var got []corev1.EnvVar
+		for _, env := range agent.Env {
+			if env.Name == want.Name {
+				got = append(got, env)
+			}
+		}
+		switch {
+		case len(got) != 1:
+			c.add(field+".env", "container %q must have %s once, has it %d times", agent.Name, want.Name, len(got))
+		case !apiequality.Semantic.DeepEqual(got[0], want) && !c.isStoredEnv(agent.Name, got[0]):
+			c.add(field+".env", "container %q: %s is set by the agent's tier", agent.Name, want.Name)
+		}
+	}
+	for _, mount := range agent.VolumeMounts {
+		if apiequality.Semantic.DeepEqual(mount, c.parts.AgentMount) {
+			return
+		}
+	}
+	c.add(field+".volumeMounts", "container %q must mount volume %q at %s", agent.Name, lifecycle.RunVolume, lifecycle.RunDir)
+}
+
+func (c *integrityCheck) isStoredEnv(container string, env corev1.EnvVar) bool {
+	if c.request.Old == nil {
+		return false
+	}
+	for _, stored := range c.request.Old.Template.Spec.Containers {
+		if stored.Name != container {
+			continue
+		}
+		for _, e := range stored.Env {
+			if apiequality.Semantic.DeepEqual(e, env) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reach refuses what would let a container at the sidecar's token, or let another than the agent write where the agent
+// leaves its exit code: a mount of the volumes, a mount over the directory, the kubelet's termination message there.
+func (c *integrityCheck) reach(container workload.Container) {
+	if container.Name == lifecycle.SidecarContainer && container.Sort == workload.Ordinary {
+		return
+	}
+	for i, mount := range container.VolumeMounts {
+		field := fmt.Sprintf("%s.volumeMounts[%d]", container.Path, i)
+		switch {
+		case mount.Name == lifecycle.TokenVolume:
+			c.add(field, "container %q may not mount volume %q: it is the sidecar's", container.Name, mount.Name)
+		case mount.Name == lifecycle.RunVolume:
+			if !apiequality.Semantic.DeepEqual(mount, c.parts.AgentMount) || !c.mayBeAgent(container) {
+				c.add(field, "container %q may not mount volume %q like this: it is the agent's and goes to %s as a whole",
+					container.Name, mount.Name, lifecycle.RunDir)
+			}
+		case inRunDir(mount.MountPath):
+			c.add(field+".mountPath", "container %q may not mount volume %q at %q: %s is the system's",
+				container.Name, mount.Name, mount.MountPath, lifecycle.RunDir)
+		}
+	}
+	for i, device := range container.VolumeDevices {
+		if inRunDir(device.DevicePath) {
+			c.add(fmt.Sprintf("%s.volumeDevices[%d].devicePath", container.Path, i),
+				"container %q may not have a device at %q: %s is the system's", container.Name, device.DevicePath, lifecycle.RunDir)
+		}
+	}
+	if inRunDir(container.TerminationMessagePath) {
+		c.add(container.Path+".terminationMessagePath", "container %q may not put it at %q: %s is the system's",
+			container.Name, container.TerminationMessagePath, lifecycle.RunDir)
+	}
+}
+
+// mayBeAgent says whether the container can be the agent's. A Pod does not say which one is: there it may be any
+// ordinary one, as its template was judged.
+func (c *integrityCheck) mayBeAgent(container workload.Container) bool {
+	if c.agent >= 0 {
+		return container.Container == &c.template.Spec.Containers[c.agent]
+	}
+	return container.Sort == workload.Ordinary
+}
+
+// inRunDir says whether a path is the run directory or below it. /var/run is a link to /run in most images.
+func inRunDir(p string) bool {
+	p = path.Clean("/" + p)
+	for _, dir := range []string{lifecycle.RunDir, strings.TrimPrefix(lifecycle.RunDir, "/var")} {
+		if p == dir || strings.HasPrefix(p, dir+"/") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,28 @@
+package policy
+
+import (
+	"time"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// A Deployment that is being deleted cannot be brought back by changing it. During a foreground deletion the API
+// server still accepts a change and kubectl apply reports success, but what was applied is gone a moment later: that
+// loss is refused with a reason. Finalizers can still be removed, and labels and annotations changed.
+var terminating = Rule{
+	ID:          "terminating",
+	Summary:     "the spec of a Deployment that is being deleted does not change",
+	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.Terminating.Enforcement },
+	applies:     func(r *Request) bool { return isDeployment(r) && r.Old != nil && r.Old.Meta.DeletionTimestamp != nil },
+	check:       checkTerminating,
+}
+
+func checkTerminating(_ *Profile, r *Request) []Violation {
+	if apiequality.Semantic.DeepEqual(r.Object.Deployment.Spec, r.Old.Deployment.Spec) {
+		return nil
+	}
+	return []Violation{violation("spec", "the Deployment has been on its way out since %s and a change would be lost; "+
+		"wait until it is gone and create it anew", r.Old.Meta.DeletionTimestamp.UTC().Format(time.RFC3339))}
+}

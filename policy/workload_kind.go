@@ -1,0 +1,110 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// Agents run as the kinds of workload that the profile allows, and nothing runs beside them.
+//
+// Pods, and the ReplicaSets and Jobs between a workload and its Pods, are admitted from the cluster's workload
+// controllers alone, and only where the chain of controller references ends at a living workload of an allowed kind.
+// An owner reference that anybody else writes proves nothing: it would let a Pod pass for a neighbour's.
+//
+// Allowed: a Deployment; its ReplicaSet, made by the deployment controller; that one's Pod, made by the replicaset
+// controller. Refused: a bare Pod; a Pod with a forged owner; a StatefulSet where the profile does not list it.
+var workloadKind = Rule{
+	ID:          "workload-kind",
+	Summary:     "only workloads of allowed kinds, and Pods only from their controllers",
+	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.WorkloadKind.Enforcement },
+	applies:     func(r *Request) bool { return r.Object.Kind != kindScale },
+	check:       checkWorkloadKind,
+}
+
+func checkWorkloadKind(p *Profile, r *Request) []Violation {
+	if v, ok := checkNewOwner(p, r); ok {
+		return []Violation{v}
+	}
+	allowed := p.file.Rules.WorkloadKind.Kinds
+	switch {
+	case r.Object.Kind == kindPod:
+		return checkFromController(p, r, "create a Pod")
+	case r.Object.Kind == kindReplicaSet:
+		if r.Old != nil && apiequality.Semantic.DeepEqual(r.Object.Template, r.Old.Template) {
+			return nil
+		}
+		return checkFromController(p, r, "create a ReplicaSet or change its template")
+	case comesFromController(r.Object.Kind) && metav1.GetControllerOf(r.Object.Meta) != nil:
+		return checkFromController(p, r, "create a "+r.Object.Kind+" that has a controller")
+	case r.Old != nil && !podsChange(r), slices.Contains(allowed, r.Object.Kind):
+		return nil
+	}
+	return []Violation{violation("kind", "a %s may not run here; allowed: %s", r.Object.Kind, strings.Join(allowed, ", "))}
+}
+
+// checkNewOwner refuses a controller reference that was added or changed by hand.
+func checkNewOwner(p *Profile, r *Request) (Violation, bool) {
+	if r.Old == nil || p.isController(r) {
+		return Violation{}, false
+	}
+	owner, before := metav1.GetControllerOf(r.Object.Meta), metav1.GetControllerOf(r.Old.Meta)
+	if owner == nil || before != nil && owner.UID == before.UID {
+		return Violation{}, false
+	}
+	return violation("metadata.ownerReferences", "%q may not make %s %q its controller; only workload controllers do that",
+		r.User.Username, owner.Kind, owner.Name), true
+}
+
+func checkFromController(p *Profile, r *Request, what string) []Violation {
+	if r.Old != nil {
+		return nil // Who made it was judged when it was made.
+	}
+	if !p.isController(r) {
+		return []Violation{violation("metadata.ownerReferences", "%s may not %s here; create a %s, and its controller does it",
+			userName(r), what, strings.Join(p.file.Rules.WorkloadKind.Kinds, " or "))}
+	}
+	if r.Facts == nil {
+		return nil
+	}
+	owner := r.Facts.Owner
+	if owner == nil {
+		return []Violation{violation("metadata.ownerReferences", "the %s belongs to no living workload: %s",
+			r.Object.Kind, ownerReferences(r.Object.Meta))}
+	}
+	kind := owner.Kinds[len(owner.Kinds)-1]
+	if slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind) || r.Object.Kind != kindPod && p.predates(owner) {
+		return nil
+	}
+	return []Violation{violation("metadata.ownerReferences", "the %s belongs to %s %q, which may not run here; allowed: %s",
+		r.Object.Kind, kind, owner.Name, strings.Join(p.file.Rules.WorkloadKind.Kinds, ", "))}
+}
+
+// comesFromController lists the kinds that workload controllers make on the way from a workload to its Pods.
+func comesFromController(kind string) bool {
+	return kind == kindReplicaSet || kind == kindJob || kind == kindReplicationController
+}
+
+func (p *Profile) isController(r *Request) bool {
+	return slices.Contains(p.identities.Controllers, r.User.Username)
+}
+
+func userName(r *Request) string {
+	if r.User.Username == "" {
+		return "a user"
+	}
+	return fmt.Sprintf("%q", r.User.Username)
+}
+
+func ownerReferences(meta *metav1.ObjectMeta) string {
+	owner := metav1.GetControllerOf(meta)
+	if owner == nil {
+		return "it has no controller reference"
+	}
+	return fmt.Sprintf("its controller reference to %s %q with UID %q leads nowhere", owner.Kind, owner.Name, owner.UID)
+}
