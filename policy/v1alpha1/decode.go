@@ -5,6 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // MaxSize bounds a policy file, in bytes. It is what fits into a ConfigMap.
@@ -18,7 +22,7 @@ func Decode(data []byte) (*LifecyclePolicy, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("the policy file has %d bytes; at most %d are read", len(data), MaxSize)
 	}
-	tree, errs, err := parse(data)
+	tree, unread, err := parse(data)
 	if err != nil {
 		return nil, err
 	}
@@ -27,15 +31,17 @@ func Decode(data []byte) (*LifecyclePolicy, error) {
 		return nil, decodeError{foreign}
 	}
 	file, misfits := unmarshal(tree)
-	unread := append(errs, misfits...)
-	errs = unread
+	unread = append(unread, misfits...)
 	setDefaults(file)
+
+	errs := slices.Clone(unread)
 	for _, e := range validate(file) {
 		if !concerns(unread, e.Field) {
 			errs = append(errs, e)
 		}
 	}
 	if len(errs) > 0 {
+		slices.SortStableFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Field, b.Field) })
 		return nil, decodeError{errs}
 	}
 	return file, nil

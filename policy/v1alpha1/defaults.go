@@ -138,11 +138,29 @@ func setDefaultList[T any](list *[]T, values ...T) {
 	}
 }
 
-// all lists the rules' common parts, in the order of the fields.
-func (r *Rules) all() []*Rule {
-	return []*Rule{
-		&r.ImageAllowlist.Rule, &r.PodSecurity.Rule, &r.ReadOnlyRootfs, &r.ReservedUIDs, &r.ResourceLimits.Rule,
-		&r.RecreateStrategy, &r.AgentContainer, &r.SidecarIntegrity, &r.Volumes.Rule, &r.References.Rule,
-		&r.Replicas.Rule, &r.Identity, &r.ServiceAccounts.Rule, &r.WorkloadKind.Rule, &r.Terminating,
+// namedRule is what a rule has in common with every other, under its id.
+type namedRule struct {
+	id string
+	*Rule
+}
+
+// all lists every rule, in the order of the fields.
+func (r *Rules) all() []namedRule {
+	return []namedRule{
+		{"image-allowlist", &r.ImageAllowlist.Rule},
+		{"pod-security", &r.PodSecurity.Rule},
+		{"read-only-rootfs", &r.ReadOnlyRootfs},
+		{"reserved-uids", &r.ReservedUIDs},
+		{"resource-limits", &r.ResourceLimits.Rule},
+		{"recreate-strategy", &r.RecreateStrategy},
+		{"agent-container", &r.AgentContainer},
+		{"sidecar-integrity", &r.SidecarIntegrity},
+		{"volumes", &r.Volumes.Rule},
+		{"references", &r.References.Rule},
+		{"replicas", &r.Replicas.Rule},
+		{"identity", &r.Identity},
+		{"service-account", &r.ServiceAccounts.Rule},
+		{"workload-kind", &r.WorkloadKind.Rule},
+		{"terminating", &r.Terminating},
 	}
 }

@@ -11,7 +11,7 @@ import (
 // Bounds on what an error says, so that a file full of mistakes fills no log.
 const (
 	maxErrors = 50
-	maxLine   = 512
+	maxLine   = 1024
 )
 
 // decodeError is everything that is wrong with a file.
@@ -52,8 +52,8 @@ func bounded(line string) string {
 	return line[:cut] + "…"
 }
 
-// concerns says whether an error that follows from reading says enough of a field: it is about the field itself or
-// about something that holds it.
+// concerns says whether a field could not be read, or something that holds it: what else is wrong with it follows from
+// that.
 func concerns(unread field.ErrorList, path string) bool {
 	for _, e := range unread {
 		rest, found := strings.CutPrefix(path, e.Field)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -127,16 +128,22 @@ func (p *parser) mapping(path *field.Path, n *yaml.Node, depth int) (any, error)
 func (p *parser) scalar(path *field.Path, n *yaml.Node) any {
 	switch n.ShortTag() {
 	case "!!null":
-		p.errs = append(p.errs, field.Required(path, "give it a value, or leave it out for its default"))
+		p.errs = append(p.errs, field.Required(path, "give it a value or leave it out"))
 		return nil
 	case "!!str", "!!timestamp":
 		return n.Value
 	case "!!bool", "!!int", "!!float":
 		var v any
-		if err := n.Decode(&v); err == nil {
+		if err := n.Decode(&v); err == nil && !infinite(v) {
 			return v
 		}
 	}
 	p.errs = append(p.errs, field.TypeInvalid(path, n.Value, "not a value of JSON"))
 	return nil
+}
+
+// infinite tells the numbers that YAML has and JSON has not.
+func infinite(v any) bool {
+	f, ok := v.(float64)
+	return ok && (math.IsInf(f, 0) || math.IsNaN(f))
 }
