@@ -1,0 +1,102 @@
+package manifests
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// What the server may do, in full. A right more is a decision to take here.
+var (
+	rightsToFacts = []string{
+		"cluster: get apps/daemonsets",
+		"cluster: get apps/deployments",
+		"cluster: get apps/replicasets",
+		"cluster: get apps/statefulsets",
+		"cluster: get batch/cronjobs",
+		"cluster: get batch/jobs",
+		"cluster: get persistentvolumeclaims",
+		"cluster: list apps/deployments",
+		"cluster: list apps/replicasets",
+		"cluster: list batch/jobs",
+		"cluster: list persistentvolumeclaims",
+		"cluster: watch apps/deployments",
+		"cluster: watch apps/replicasets",
+		"cluster: watch batch/jobs",
+		"cluster: watch persistentvolumeclaims",
+	}
+	rightsToReadRegistrations = []string{
+		"cluster: get admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
+		"cluster: get admissionregistration.k8s.io/validatingwebhookconfigurations named agent-lifecycle",
+		"cluster: list admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
+		"cluster: list admissionregistration.k8s.io/validatingwebhookconfigurations named agent-lifecycle",
+		"cluster: watch admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
+		"cluster: watch admissionregistration.k8s.io/validatingwebhookconfigurations named agent-lifecycle",
+	}
+	rightsToKeepCertificates = []string{
+		"cluster: patch admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
+		"cluster: patch admissionregistration.k8s.io/validatingwebhookconfigurations named agent-lifecycle",
+		"dexorder-system: create secrets",
+		"dexorder-system: get secrets named lifecycle-webhook-ca",
+		"dexorder-system: list secrets named lifecycle-webhook-ca",
+		"dexorder-system: update secrets named lifecycle-webhook-ca",
+		"dexorder-system: watch secrets named lifecycle-webhook-ca",
+	}
+)
+
+func TestRights(t *testing.T) {
+	forEachInstallation(t, func(t *testing.T, in installed) {
+		want := slices.Concat(rightsToFacts, rightsToReadRegistrations)
+		if in.name != withCertManager {
+			want = append(want, rightsToKeepCertificates...)
+		}
+		slices.Sort(want)
+
+		got := map[string][]string{}
+		for _, binding := range ofKind[rbacv1.ClusterRoleBinding](t, in.objects, "ClusterRoleBinding") {
+			role := as[rbacv1.ClusterRole](t, one(t, in.objects, binding.RoleRef.Kind, binding.RoleRef.Name))
+			grant(got, "cluster", binding.Subjects, role.Rules)
+		}
+		for _, binding := range ofKind[rbacv1.RoleBinding](t, in.objects, "RoleBinding") {
+			role := as[rbacv1.Role](t, one(t, in.objects, binding.RoleRef.Kind, binding.RoleRef.Name))
+			grant(got, binding.Namespace, binding.Subjects, role.Rules)
+		}
+		for _, rights := range got {
+			slices.Sort(rights)
+		}
+
+		server := "ServiceAccount dexorder-system/" + in.deployment.Spec.Template.Spec.ServiceAccountName
+		if diff := cmp.Diff(map[string][]string{server: want}, got); diff != "" {
+			t.Errorf("rights by subject (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// grant adds what rules allow to each subject, one line a right.
+func grant(rights map[string][]string, scope string, subjects []rbacv1.Subject, rules []rbacv1.PolicyRule) {
+	var lines []string
+	for _, rule := range rules {
+		for _, verb := range rule.Verbs {
+			for _, url := range rule.NonResourceURLs {
+				lines = append(lines, fmt.Sprintf("%s: %s %s", scope, verb, url))
+			}
+			for _, group := range rule.APIGroups {
+				for _, resource := range rule.Resources {
+					line := fmt.Sprintf("%s: %s %s", scope, verb, strings.TrimPrefix(group+"/"+resource, "/"))
+					if len(rule.ResourceNames) > 0 {
+						line += " named " + strings.Join(rule.ResourceNames, ",")
+					}
+					lines = append(lines, line)
+				}
+			}
+		}
+	}
+	for _, s := range subjects {
+		name := fmt.Sprintf("%s %s/%s", s.Kind, s.Namespace, s.Name)
+		rights[name] = append(rights[name], lines...)
+	}
+}
