@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -80,32 +81,51 @@ func expired(c *tls.Certificate, now time.Time) bool {
 }
 
 // untrusted is nil when every webhook of every registration would accept the certificate, verified just as the API
-// server does it. A configuration that is absent trusts nothing: when it comes, it comes with a bundle of its own.
+// server does it; else it names the first that would not in each. A configuration that is absent trusts nothing: when it
+// comes, it comes with a bundle of its own.
 func untrusted(c *tls.Certificate, registrations []registration, now time.Time) error {
-	var missing []error
+	var missing []string
 	for _, r := range registrations {
-		switch r.state {
-		case unread:
-			missing = append(missing, fmt.Errorf("%s %q has not been read yet", r.kind, r.name))
-		case absent:
-			missing = append(missing, fmt.Errorf("%s %q does not exist", r.kind, r.name))
-		case present:
-			for _, w := range r.webhooks {
-				if err := w.verify(c, now); err != nil {
-					missing = append(missing, fmt.Errorf("%s %q, webhook %q: %w", r.kind, r.name, w.name, err))
-				}
-			}
+		if why := r.untrusted(c, now); why != "" {
+			missing = append(missing, fmt.Sprintf("%s %q %s", r.kind, r.name, why))
 		}
 	}
-	return errors.Join(missing...)
+	if len(missing) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(missing, "; "))
+}
+
+func (r registration) untrusted(c *tls.Certificate, now time.Time) (why string) {
+	switch r.state {
+	case unread:
+		return "has not been read yet"
+	case absent:
+		return "does not exist"
+	}
+	more := 0
+	for _, w := range r.webhooks {
+		err := w.verify(c, now)
+		switch {
+		case err == nil:
+		case why == "":
+			why = fmt.Sprintf("webhook %q: %v", w.name, err)
+		default:
+			more++
+		}
+	}
+	if more > 0 {
+		why += fmt.Sprintf(", and %d more webhooks", more)
+	}
+	return why
 }
 
 func (w webhook) verify(c *tls.Certificate, now time.Time) error {
-	roots := x509.NewCertPool()
 	authorities := parseBundle(w.caBundle)
 	if len(authorities) == 0 {
 		return errors.New("clientConfig.caBundle holds no certificate")
 	}
+	roots := x509.NewCertPool()
 	for _, a := range authorities {
 		roots.AddCert(a)
 	}
@@ -122,8 +142,8 @@ func (w webhook) verify(c *tls.Certificate, now time.Time) error {
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
-	if err != nil {
-		return fmt.Errorf("clientConfig.caBundle does not verify the certificate: %w", err)
+	if unknown := (x509.UnknownAuthorityError{}); errors.As(err, &unknown) {
+		return fmt.Errorf("clientConfig.caBundle lacks the certificate's issuer %q", c.Leaf.Issuer)
 	}
-	return nil
+	return err
 }

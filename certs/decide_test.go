@@ -51,12 +51,16 @@ func TestDecide(t *testing.T) {
 		},
 		"one configuration lacks the new CA": {
 			served: oldLeaf, candidate: newLeaf, registrations: []registration{both, onlyOld},
-			missing: `ValidatingWebhookConfiguration "ours", webhook "w.example.com": clientConfig.caBundle does not verify`,
+			missing: `ValidatingWebhookConfiguration "ours" webhook "w.example.com": clientConfig.caBundle lacks the certificate's issuer`,
 			again:   oldLeaf.Leaf.NotAfter,
 		},
 		"one webhook lacks the new CA": {
 			served: oldLeaf, candidate: newLeaf, registrations: []registration{registered(bundle(oldCA, newCA), bundle(oldCA))},
-			missing: "does not verify", again: oldLeaf.Leaf.NotAfter,
+			missing: "lacks the certificate's issuer", again: oldLeaf.Leaf.NotAfter,
+		},
+		"no webhook trusts it": {
+			served: oldLeaf, candidate: newLeaf, registrations: []registration{registered(bundle(), bundle(oldCA), bundle())},
+			missing: "holds no certificate, and 2 more webhooks", again: oldLeaf.Leaf.NotAfter,
 		},
 		"a bundle was emptied": {
 			served: oldLeaf, candidate: newLeaf, registrations: []registration{registered(bundle())},
@@ -83,20 +87,20 @@ func TestDecide(t *testing.T) {
 		},
 		"each is trusted somewhere": {
 			served: oldLeaf, candidate: newLeaf, registrations: []registration{onlyNew, onlyOld},
-			missing: "does not verify", again: oldLeaf.Leaf.NotAfter,
+			missing: "lacks the certificate's issuer", again: oldLeaf.Leaf.NotAfter,
 		},
 		"the old one has expired": {
-			served: expiredLeaf, candidate: newLeaf, registrations: []registration{onlyOld}, serve: true, missing: "does not verify",
+			served: expiredLeaf, candidate: newLeaf, registrations: []registration{onlyOld}, serve: true, missing: "lacks the certificate's issuer",
 		},
 		"the first is served untrusted": {
-			candidate: newLeaf, registrations: []registration{onlyOld}, serve: true, missing: "does not verify",
+			candidate: newLeaf, registrations: []registration{onlyOld}, serve: true, missing: "lacks the certificate's issuer",
 		},
 		"the first is served unsettled": {
 			candidate: newLeaf, registrations: []registration{both}, trustedSince: now, serve: true,
 			missing: "giving API servers time", again: now.Add(settle),
 		},
 		"the first goes on waiting in service": {
-			served: newLeaf, candidate: newLeaf, registrations: []registration{onlyOld}, missing: "does not verify",
+			served: newLeaf, candidate: newLeaf, registrations: []registration{onlyOld}, missing: "lacks the certificate's issuer",
 		},
 		"the first has settled in service": {
 			served: newLeaf, candidate: newLeaf, registrations: []registration{both}, trustedSince: now.Add(-settle), serve: true,

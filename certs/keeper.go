@@ -77,23 +77,27 @@ func (k *keeper) lacking(err error) {
 }
 
 func (k *keeper) apply(d decision, served, candidate *tls.Certificate) {
-	if d.serve || served == candidate {
-		k.mu.Lock()
-		k.served, k.missing = candidate, d.missing
-		k.mu.Unlock()
-	}
-	attrs := []any{"serial", candidate.Leaf.SerialNumber.Text(16), "notAfter", candidate.Leaf.NotAfter}
+	k.mu.Lock()
 	switch {
-	case d.missing != nil && d.missing.Error() != k.lastWait:
-		k.lastWait = d.missing.Error()
-		if d.serve && served != nil && served != candidate {
-			k.log.Warn("Serving a certificate before it is trusted", append(attrs, "because", d.hurried, "missing", d.missing)...)
-			return
-		}
-		k.log.Info("The new certificate is not trusted yet", append(attrs, "served", d.serve, "missing", d.missing)...)
-	case d.missing == nil:
+	case d.serve:
+		k.served, k.missing = candidate, d.missing
+	case k.missing != nil: // what is in service is not ready either, and waits for the same
+		k.missing = d.missing
+	}
+	k.mu.Unlock()
+	log := k.log.With("serial", candidate.Leaf.SerialNumber.Text(16), "notAfter", candidate.Leaf.NotAfter)
+	if d.missing == nil {
 		k.lastWait = ""
-		k.log.Info("Serving a trusted certificate", append(attrs, "hurried", d.hurried)...)
+		log.Info("Serving a trusted certificate", "hurried", d.hurried)
+		return
+	}
+	told := k.lastWait == d.missing.Error()
+	k.lastWait = d.missing.Error()
+	switch {
+	case d.serve && served != nil && served != candidate:
+		log.Warn("Serving a certificate before it is trusted", "because", d.hurried, "missing", d.missing)
+	case !told:
+		log.Info("The new certificate is not trusted yet", "inService", d.serve || served == candidate, "missing", d.missing)
 	}
 }
 

@@ -148,7 +148,9 @@ func NewSelfManaged(options SelfManagedOptions) (Source, error) {
 		},
 		wake: s.wakeUp,
 	}
-	s.leaves = &servertls.DynamicSource{DNSNames: options.DNSNames, Authority: s.signer}
+	s.leaves = &servertls.DynamicSource{
+		DNSNames: options.DNSNames, Authority: s.signer, RetryInterval: 250 * time.Millisecond,
+	}
 	s.lacking(fmt.Errorf("none was signed; the CA is kept in Secret %s/%s", options.SecretNamespace, options.SecretName))
 	return s, nil
 }
@@ -178,8 +180,11 @@ func (s *selfManaged) wakeUp() {
 
 // Run implements Source.
 func (s *selfManaged) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(logr.NewContextWithSlogLogger(ctx, s.options.Logger))
-	group.Go(func() error { return s.leaves.Start(ctx) })
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		// The library reports every retry as information; V lowers that to slog's debug level.
+		return s.leaves.Start(logr.NewContext(ctx, logr.FromSlogHandler(s.options.Logger.Handler()).V(4)))
+	})
 	group.Go(func() error { s.watcher.run(ctx); return nil })
 	group.Go(func() error { s.loop(ctx); return nil })
 	if err := group.Wait(); err != nil {
