@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	keep := flag.Bool("keep", os.Getenv("KEEP") == "1", "stay up after the walk, until interrupted (or KEEP=1)")
+	program := flag.String("server", "bin/lifecycle-webhook", "the server program to run")
+	manifests := flag.String("manifests", "manifests/base", "the manifests to install")
+	policy := flag.String("policy", "policy/v1alpha1/example.yaml", "the policy file to begin with")
+	agent := flag.String("agent", "demo/agent.yaml", "the agent to deploy")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	began := time.Now()
+	d := &demo{out: os.Stdout, program: *program, manifests: *manifests, policySource: *policy, agentFile: *agent}
+	err := d.run(ctx)
+	if err == nil {
+		fmt.Printf("\nAll of it worked, in %.0f s.\n", time.Since(began).Seconds())
+		if *keep {
+			d.explainKeep()
+			<-ctx.Done()
+		}
+	}
+	if closeErr := d.close(); closeErr != nil {
+		err = errors.Join(err, closeErr)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "\ndemo:", err)
+		stop()
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// server is one process of the server program.
+type server struct {
+	listen string
+	health string
+	log    string
+
+	process *exec.Cmd
+	exited  chan struct{}
+	err     error
+}
+
+func startServer(program, log string, args []string) (*server, error) {
+	s := &server{log: log, exited: make(chan struct{})}
+	var err error
+	if s.listen, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	if s.health, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	file, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	args = append([]string{"serve", "--listen", s.listen, "--health-listen", s.health}, args...)
+	s.process = exec.Command(program, args...)
+	s.process.Stdout, s.process.Stderr = file, file
+	// Ctrl-C is for the demo, which stops its servers itself.
+	s.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := s.process.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		s.err = s.process.Wait()
+		close(s.exited)
+	}()
+	return s, nil
+}
+
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}
+
+// awaitReady waits until the server says that it can answer.
+func (s *server) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	last := "no answer yet"
+	for {
+		ok, answer := s.ready(ctx)
+		if ok {
+			return nil
+		}
+		if answer != "" {
+			last = answer
+		}
+		select {
+		case <-s.exited:
+			return fmt.Errorf("server exited: %w", s.err)
+		case <-ctx.Done():
+			return fmt.Errorf("server is not ready: %s", last)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (s *server) ready(ctx context.Context) (bool, string) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.health+"/readyz?verbose", nil)
+	if err != nil {
+		return false, err.Error()
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false, ""
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
+	return response.StatusCode == http.StatusOK, strings.TrimSpace(string(body))
+}
+
+// stop asks the server to finish and waits for it.
+func (s *server) stop() error {
+	select {
+	case <-s.exited:
+		return s.err
+	default:
+	}
+	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-s.exited:
+		return s.err
+	case <-time.After(30 * time.Second):
+		_ = s.process.Process.Kill()
+		return errors.New("server did not stop within 30 s of SIGTERM and was killed")
+	}
+}
+
+// serverLogs returns the end of the servers' logs, for an error.
+func (d *demo) serverLogs() string {
+	var b strings.Builder
+	for _, s := range d.servers {
+		log, err := os.ReadFile(s.log)
+		if err != nil {
+			continue
+		}
+		lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
+		lines = lines[max(0, len(lines)-8):]
+		fmt.Fprintf(&b, "\n--- the end of %s\n%s", s.log, bytes.Join(lines, []byte("\n")))
+	}
+	return b.String()
+}
