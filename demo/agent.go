@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
+
+	"github.com/dexorder/agent-lifecycle/internal/installation"
 )
 
 // owner is the field manager of what the demo applies, as kubectl would be.
@@ -92,7 +94,7 @@ func (d *demo) applyAgain(ctx context.Context) error {
 }
 
 func (d *demo) readAgent() (*appsv1.Deployment, error) {
-	objects, err := readObjects(d.agentFile)
+	objects, err := installation.ReadObjects(d.agentFile)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +110,7 @@ func (d *demo) readAgent() (*appsv1.Deployment, error) {
 }
 
 func (d *demo) applyAgent(ctx context.Context) error {
-	objects, err := readObjects(d.agentFile)
+	objects, err := installation.ReadObjects(d.agentFile)
 	if err != nil {
 		return err
 	}

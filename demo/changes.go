@@ -12,23 +12,23 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dexorder/agent-lifecycle/internal/installation"
 )
 
-const (
-	caSecret      = "lifecycle-webhook-ca"
-	changeTimeout = 60 * time.Second
-)
+// changeTimeout bounds how long the walk waits for a change to take effect.
+const changeTimeout = 60 * time.Second
 
 // reloadPolicy allows another registry in the policy file and waits until that holds.
 func (d *demo) reloadPolicy(ctx context.Context) error {
-	policy, err := os.ReadFile(d.policyFile)
+	policy, err := os.ReadFile(d.installation.PolicyFile)
 	if err != nil {
 		return err
 	}
 	const registry = "registry.example.com/*"
 	changed := strings.Replace(string(policy), "- ghcr.io/dexorder/*", "- ghcr.io/dexorder/*\n      - "+registry, 1)
 	if changed == string(policy) {
-		return fmt.Errorf("%s does not list ghcr.io/dexorder/*", d.policySource)
+		return fmt.Errorf("%s does not list ghcr.io/dexorder/*", d.options.Policy)
 	}
 	attempt := func(ctx context.Context) error {
 		agent, err := d.readAgent()
@@ -43,13 +43,8 @@ func (d *demo) reloadPolicy(ctx context.Context) error {
 		return errors.New("registry.example.com/agent:v2 was admitted before the policy allowed it")
 	}
 	d.say("registry.example.com/agent:v2 is refused; now %s goes into the list", registry)
-	// As a ConfigMap's volume does it: the new file takes the old one's place at once.
-	next := d.policyFile + ".new"
-	if err := os.WriteFile(next, []byte(changed), 0o600); err != nil {
-		return err
-	}
 	began := time.Now()
-	if err := os.Rename(next, d.policyFile); err != nil {
+	if err := d.installation.WritePolicy([]byte(changed)); err != nil {
 		return err
 	}
 	// Both servers must have it: one that has not would still refuse now and then.
@@ -71,7 +66,7 @@ func (d *demo) reloadPolicy(ctx context.Context) error {
 // rotateCertificate deletes the CA while agents are created, and waits until another one is served.
 func (d *demo) rotateCertificate(ctx context.Context) error {
 	secret := &corev1.Secret{}
-	key := client.ObjectKey{Namespace: systemNamespace, Name: caSecret}
+	key := client.ObjectKey{Namespace: installation.SystemNamespace, Name: installation.CASecret}
 	if err := d.client.Get(ctx, key, secret); err != nil {
 		return err
 	}
@@ -119,14 +114,12 @@ func (d *demo) rotateCertificate(ctx context.Context) error {
 func (d *demo) restartServers(ctx context.Context) error {
 	t := d.startTraffic(ctx)
 	defer t.stop()
-	for _, old := range append([]*server{}, d.servers...) {
+	for _, old := range d.installation.Servers() {
 		began := time.Now()
-		if err := d.addServer(ctx); err != nil {
+		if _, err := d.installation.AddServer(ctx); err != nil {
 			return err
 		}
-		// A cluster takes a Pod out of its Service when it is told to stop, at the same moment and not before.
-		d.balancer.remove(old)
-		if err := old.stop(); err != nil {
+		if err := d.installation.RemoveServer(old); err != nil {
 			return fmt.Errorf("stopping a server: %w", err)
 		}
 		d.say("a new server is in, an old one has finished and left (%.1f s)", time.Since(began).Seconds())

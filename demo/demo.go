@@ -5,35 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
-)
-
-const (
-	agentsNamespace = "dexorder-agents"
-	systemNamespace = "dexorder-system"
-	serverName      = "lifecycle-webhook"
+	"github.com/dexorder/agent-lifecycle/internal/installation"
 )
 
 // demo is one walk.
 type demo struct {
-	out          io.Writer
-	program      string
-	manifests    string
-	policySource string
-	agentFile    string
+	out       io.Writer
+	options   installation.Options
+	agentFile string
 
-	dir        string
-	policyFile string
-	cluster    *controlplane.ControlPlane
-	client     client.Client
-	balancer   *balancer
-	servers    []*server
+	cluster      *controlplane.ControlPlane
+	installation *installation.Installation
+	client       client.Client
 }
 
 // scene is one part of the walk.
@@ -53,14 +40,13 @@ var scenes = []scene{
 }
 
 func (d *demo) run(ctx context.Context) error {
-	var err error
-	if d.dir, err = os.MkdirTemp("", "agent-lifecycle-demo-"); err != nil {
-		return err
-	}
 	for i, s := range scenes {
 		fmt.Fprintf(d.out, "\n%d. %s\n\n", i+1, s.title)
 		if err := s.play(d, ctx); err != nil {
-			return fmt.Errorf("%s: %w%s", s.title, err, d.serverLogs())
+			if d.installation != nil {
+				err = fmt.Errorf("%w%s", err, d.installation.Logs())
+			}
+			return fmt.Errorf("%s: %w", s.title, err)
 		}
 	}
 	return nil
@@ -69,17 +55,11 @@ func (d *demo) run(ctx context.Context) error {
 // close stops whatever runs.
 func (d *demo) close() error {
 	var errs []error
-	for _, s := range d.servers {
-		errs = append(errs, s.stop())
-	}
-	if d.balancer != nil {
-		d.balancer.close()
+	if d.installation != nil {
+		errs = append(errs, d.installation.Close())
 	}
 	if d.cluster != nil {
 		errs = append(errs, d.cluster.Stop())
-	}
-	if d.dir != "" {
-		errs = append(errs, os.RemoveAll(d.dir))
 	}
 	return errors.Join(errs...)
 }
@@ -91,59 +71,18 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	d.say("etcd and kube-apiserver run at %s", d.cluster.Config.Host)
-	if d.client, err = client.New(rest.CopyConfig(d.cluster.Config), client.Options{}); err != nil {
+	if d.installation, err = installation.New(ctx, d.cluster, d.options); err != nil {
 		return err
 	}
-	if d.balancer, err = newBalancer(); err != nil {
-		return err
-	}
-	n, err := d.install(ctx)
-	if err != nil {
-		return err
-	}
-	d.say("installed %d objects of %s: namespaces, rights, policies, webhook registrations", n, d.manifests)
-
-	policy, err := os.ReadFile(d.policySource)
-	if err != nil {
-		return err
-	}
-	d.policyFile = filepath.Join(d.dir, "policy", "policy.yaml")
-	if err := os.Mkdir(filepath.Dir(d.policyFile), 0o700); err != nil {
-		return err
-	}
-	if err := os.WriteFile(d.policyFile, policy, 0o600); err != nil {
-		return err
-	}
+	d.client = d.installation.Client
+	d.say("installed %d objects of %s: namespaces, rights, policies, webhook registrations",
+		d.installation.Objects, d.options.Manifests)
 	for range 2 {
-		if err := d.addServer(ctx); err != nil {
+		if _, err := d.installation.AddServer(ctx); err != nil {
 			return err
 		}
 	}
-	d.say("two servers answer as https://%s, with the rights of their service account and no more", d.balancer.address())
-	return nil
-}
-
-// addServer starts a server and puts it behind the address once it is ready.
-func (d *demo) addServer(ctx context.Context) error {
-	kubeconfig, err := d.serverKubeconfig()
-	if err != nil {
-		return err
-	}
-	s, err := startServer(d.program, filepath.Join(d.dir, fmt.Sprintf("server-%d.log", len(d.servers)+1)), []string{
-		"--kubeconfig", kubeconfig,
-		"--policy", d.policyFile,
-		"--namespace", systemNamespace,
-		"--dns-name", "localhost",
-		"--drain-delay", "2s",
-	})
-	if err != nil {
-		return err
-	}
-	d.servers = append(d.servers, s)
-	if err := s.awaitReady(ctx); err != nil {
-		return err
-	}
-	d.balancer.add(s)
+	d.say("two servers answer as https://%s, with the rights of their service account and no more", d.installation.Address())
 	return nil
 }
 
@@ -154,10 +93,11 @@ It stays up. In another terminal:
   export KUBECONFIG=%s
   kubectl -n %s get deployments
 
-The servers answer as https://%s (CA: the Secret %s/lifecycle-webhook-ca, key ca.crt).
+The servers answer as https://%s (CA: the Secret %s/%s, key ca.crt).
 The policy file is %s: edit it and apply something.
 Ctrl-C stops everything and removes what it made.
-`, d.cluster.Kubeconfig(), agentsNamespace, d.balancer.address(), systemNamespace, d.policyFile)
+`, d.cluster.Kubeconfig(), installation.AgentsNamespace, d.installation.Address(),
+		installation.SystemNamespace, installation.CASecret, d.installation.PolicyFile)
 }
 
 func (d *demo) say(format string, args ...any) {

@@ -9,6 +9,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/dexorder/agent-lifecycle/internal/installation"
 )
 
 func main() {
@@ -22,7 +24,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	began := time.Now()
-	d := &demo{out: os.Stdout, program: *program, manifests: *manifests, policySource: *policy, agentFile: *agent}
+	d := &demo{out: os.Stdout, agentFile: *agent, options: installation.Options{
+		Program: *program, Manifests: *manifests, Policy: *policy, Flags: []string{"--drain-delay", "2s"},
+	}}
 	err := d.run(ctx)
 	if err == nil {
 		fmt.Printf("\nAll of it worked, in %.0f s.\n", time.Since(began).Seconds())

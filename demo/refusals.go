@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
@@ -115,4 +116,9 @@ func (d *demo) runAgent(ctx context.Context) (*corev1.Pod, error) {
 		return nil, err
 	}
 	return pod, replicaSets.Create(ctx, pod)
+}
+
+// as returns a client that acts as somebody else.
+func (d *demo) as(user rest.ImpersonationConfig) (client.Client, error) {
+	return client.New(d.cluster.Impersonate(user), client.Options{})
 }

@@ -85,7 +85,7 @@ func (d *demo) servedBy(ca string) (string, error) {
 	dialer := &tls.Dialer{Config: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	connection, err := dialer.DialContext(ctx, "tcp", d.balancer.address())
+	connection, err := dialer.DialContext(ctx, "tcp", d.installation.Address())
 	if err != nil {
 		return "", err
 	}

@@ -1,4 +1,4 @@
-package main
+package installation
 
 import (
 	"bytes"
@@ -11,15 +11,12 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
 )
 
-// installed lists the files of the base that the demo installs, in order. What is missing runs as processes here: the
+// installed lists the files of the base that are installed, in order. What is missing runs as processes here: the
 // server's Deployment, its Service, its policy ConfigMap.
 var installed = []string{
 	"namespaces.yaml",
@@ -30,28 +27,27 @@ var installed = []string{
 	"validating-webhook.yaml",
 }
 
-func (d *demo) install(ctx context.Context) (int, error) {
-	n := 0
+func (i *Installation) apply(ctx context.Context) error {
 	for _, name := range installed {
-		objects, err := readObjects(filepath.Join(d.manifests, name))
+		objects, err := ReadObjects(filepath.Join(i.options.Manifests, name))
 		if err != nil {
-			return 0, err
+			return err
 		}
 		for _, o := range objects {
-			if err := d.pointAtBalancer(o); err != nil {
-				return 0, fmt.Errorf("%s: %w", name, err)
+			if err := i.pointAtBalancer(o); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
 			}
-			if err := d.client.Create(ctx, o); err != nil {
-				return 0, fmt.Errorf("%s: %s %s: %w", name, o.GetKind(), o.GetName(), err)
+			if err := i.Client.Create(ctx, o); err != nil {
+				return fmt.Errorf("%s: %s %s: %w", name, o.GetKind(), o.GetName(), err)
 			}
-			n++
+			i.Objects++
 		}
 	}
-	return n, nil
+	return nil
 }
 
 // pointAtBalancer gives webhooks an address in place of their Service: there is no cluster network here.
-func (d *demo) pointAtBalancer(o *unstructured.Unstructured) error {
+func (i *Installation) pointAtBalancer(o *unstructured.Unstructured) error {
 	webhooks, found, err := unstructured.NestedSlice(o.Object, "webhooks")
 	if err != nil || !found {
 		return err
@@ -65,12 +61,13 @@ func (d *demo) pointAtBalancer(o *unstructured.Unstructured) error {
 		if err != nil || !found {
 			return fmt.Errorf("webhook %v has no path: %w", webhook["name"], err)
 		}
-		webhook["clientConfig"] = map[string]any{"url": "https://" + d.balancer.address() + path}
+		webhook["clientConfig"] = map[string]any{"url": "https://" + i.balancer.address() + path}
 	}
 	return unstructured.SetNestedSlice(o.Object, webhooks, "webhooks")
 }
 
-func readObjects(file string) ([]*unstructured.Unstructured, error) {
+// ReadObjects reads the objects of a YAML file.
+func ReadObjects(file string) ([]*unstructured.Unstructured, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -92,20 +89,15 @@ func readObjects(file string) ([]*unstructured.Unstructured, error) {
 
 // serverKubeconfig writes a kubeconfig by which a server acts as its own service account: with the administrator's
 // key, but with no right that the manifests do not give.
-func (d *demo) serverKubeconfig() (string, error) {
-	config, err := clientcmd.LoadFromFile(d.cluster.Kubeconfig())
+func (i *Installation) serverKubeconfig() (string, error) {
+	config, err := clientcmd.LoadFromFile(i.cluster.Kubeconfig())
 	if err != nil {
 		return "", err
 	}
-	account := controlplane.ServiceAccount(systemNamespace, serverName)
+	account := controlplane.ServiceAccount(SystemNamespace, ServerAccount)
 	for _, user := range config.AuthInfos {
 		user.Impersonate, user.ImpersonateGroups = account.UserName, account.Groups
 	}
-	path := filepath.Join(d.dir, "server.kubeconfig")
-	return path, clientcmd.WriteToFile(clientcmdapi.Config(*config), path)
-}
-
-// as returns a client that acts as somebody else.
-func (d *demo) as(user rest.ImpersonationConfig) (client.Client, error) {
-	return client.New(d.cluster.Impersonate(user), client.Options{})
+	path := filepath.Join(i.dir, "server.kubeconfig")
+	return path, clientcmd.WriteToFile(*config, path)
 }

@@ -1,4 +1,4 @@
-package main
+package installation
 
 import (
 	"io"
@@ -12,7 +12,7 @@ type balancer struct {
 	listener net.Listener
 
 	mu      sync.Mutex
-	servers []*server
+	servers []*Server
 	next    int
 }
 
@@ -34,13 +34,13 @@ func (b *balancer) address() string {
 
 func (b *balancer) close() { b.listener.Close() }
 
-func (b *balancer) add(s *server) {
+func (b *balancer) add(s *Server) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.servers = append(b.servers, s)
 }
 
-func (b *balancer) remove(s *server) {
+func (b *balancer) remove(s *Server) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i := range b.servers {
@@ -51,7 +51,7 @@ func (b *balancer) remove(s *server) {
 	}
 }
 
-func (b *balancer) pick() *server {
+func (b *balancer) pick() *Server {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.servers) == 0 {
@@ -72,7 +72,7 @@ func (b *balancer) serve() {
 			client.Close()
 			continue
 		}
-		go forward(client, s.listen)
+		go forward(client, s.Listen)
 	}
 }
 

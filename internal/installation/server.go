@@ -1,7 +1,6 @@
-package main
+package installation
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,24 +14,25 @@ import (
 	"time"
 )
 
-// server is one process of the server program.
-type server struct {
-	listen string
-	health string
-	log    string
+// Server is one process of the server program.
+type Server struct {
+	// Listen and Health are the addresses of the process, Log the file of what it writes.
+	Listen string
+	Health string
+	Log    string
 
 	process *exec.Cmd
 	exited  chan struct{}
 	err     error
 }
 
-func startServer(program, log string, args []string) (*server, error) {
-	s := &server{log: log, exited: make(chan struct{})}
+func startServer(program, log string, args []string) (*Server, error) {
+	s := &Server{Log: log, exited: make(chan struct{})}
 	var err error
-	if s.listen, err = freeAddress(); err != nil {
+	if s.Listen, err = freeAddress(); err != nil {
 		return nil, err
 	}
-	if s.health, err = freeAddress(); err != nil {
+	if s.Health, err = freeAddress(); err != nil {
 		return nil, err
 	}
 	file, err := os.Create(log)
@@ -40,7 +40,7 @@ func startServer(program, log string, args []string) (*server, error) {
 		return nil, err
 	}
 	defer file.Close()
-	args = append([]string{"serve", "--listen", s.listen, "--health-listen", s.health}, args...)
+	args = append([]string{"serve", "--listen", s.Listen, "--health-listen", s.Health}, args...)
 	s.process = exec.Command(program, args...)
 	s.process.Stdout, s.process.Stderr = file, file
 	// Ctrl-C is for the demo, which stops its servers itself.
@@ -65,7 +65,7 @@ func freeAddress() (string, error) {
 }
 
 // awaitReady waits until the server says that it can answer.
-func (s *server) awaitReady(ctx context.Context) error {
+func (s *Server) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	last := "no answer yet"
@@ -87,8 +87,8 @@ func (s *server) awaitReady(ctx context.Context) error {
 	}
 }
 
-func (s *server) ready(ctx context.Context) (bool, string) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.health+"/readyz?verbose", nil)
+func (s *Server) ready(ctx context.Context) (bool, string) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Health+"/readyz?verbose", nil)
 	if err != nil {
 		return false, err.Error()
 	}
@@ -101,8 +101,8 @@ func (s *server) ready(ctx context.Context) (bool, string) {
 	return response.StatusCode == http.StatusOK, strings.TrimSpace(string(body))
 }
 
-// stop asks the server to finish and waits for it.
-func (s *server) stop() error {
+// Stop asks the server to finish and waits for it.
+func (s *Server) Stop() error {
 	select {
 	case <-s.exited:
 		return s.err
@@ -120,17 +120,7 @@ func (s *server) stop() error {
 	}
 }
 
-// serverLogs returns the end of the servers' logs, for an error.
-func (d *demo) serverLogs() string {
-	var b strings.Builder
-	for _, s := range d.servers {
-		log, err := os.ReadFile(s.log)
-		if err != nil {
-			continue
-		}
-		lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
-		lines = lines[max(0, len(lines)-8):]
-		fmt.Fprintf(&b, "\n--- the end of %s\n%s", s.log, bytes.Join(lines, []byte("\n")))
-	}
-	return b.String()
+func (s *Server) kill() {
+	_ = s.process.Process.Kill()
+	<-s.exited
 }
