@@ -1,0 +1,153 @@
+// Command kubectl-agents is a kubectl plugin, used as "kubectl agents VERB". Its verbs check and inject tell without a
+// cluster what the lifecycle webhook would say of a manifest and make of it.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Exit codes.
+const (
+	exitOK            = 0
+	exitDenied        = 1
+	exitNotUnderstood = 2
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// streams are where a verb reads and writes.
+type streams struct {
+	in  io.Reader
+	out io.Writer
+	err io.Writer
+}
+
+func (s streams) fail(format string, args ...any) {
+	fmt.Fprintf(s.err, "error: "+format+"\n", args...)
+}
+
+// verb is one thing the plugin does.
+type verb struct {
+	name    string
+	summary string
+
+	// help is what follows the summary in the verb's help, with examples.
+	help string
+
+	// bind declares the verb's flags and returns what runs it once they are read. It returns an exit code.
+	bind func(*pflag.FlagSet) func(streams) int
+}
+
+// verbs in the order of the help.
+var verbs = []verb{checkVerb, injectVerb, versionVerb}
+
+const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster.
+
+Usage:
+  kubectl agents VERB [flags]
+
+Verbs:
+`
+
+func run(args []string, s streams) int {
+	name, rest := "", args
+	if len(args) > 0 {
+		name, rest = args[0], args[1:]
+	}
+	switch name {
+	case "help":
+		if len(rest) > 0 {
+			return run([]string{rest[0], "--help"}, s)
+		}
+		writeOverview(s.out)
+		return exitOK
+	case "-h", "--help":
+		writeOverview(s.out)
+		return exitOK
+	case "":
+		writeOverview(s.err)
+		return exitNotUnderstood
+	}
+	for _, v := range verbs {
+		if v.name == name {
+			return v.run(rest, s)
+		}
+	}
+	s.fail("%q is not a verb; accepted: %s, help", name, strings.Join(verbNames(), ", "))
+	return exitNotUnderstood
+}
+
+func (v verb) run(args []string, s streams) int {
+	flags := pflag.NewFlagSet(v.name, pflag.ContinueOnError)
+	flags.SetOutput(io.Discard) // Errors are told below, once.
+	flags.Usage = func() {}
+	flags.SortFlags = false
+	do := v.bind(flags)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		v.writeHelp(s.out, flags)
+		return exitOK
+	case err != nil:
+		s.fail("%v; see kubectl agents %s --help", err, v.name)
+		return exitNotUnderstood
+	case flags.NArg() > 0:
+		s.fail("%q is not a flag; see kubectl agents %s --help", flags.Arg(0), v.name)
+		return exitNotUnderstood
+	}
+	return do(s)
+}
+
+func writeOverview(w io.Writer) {
+	fmt.Fprint(w, overview)
+	for _, v := range verbs {
+		fmt.Fprintf(w, "  %-9s %s\n", v.name, v.summary)
+	}
+	fmt.Fprint(w, "  help      show this, or a verb's help\n")
+}
+
+func (v verb) writeHelp(w io.Writer, flags *pflag.FlagSet) {
+	fmt.Fprintf(w, "%s%s.\n\nUsage:\n  kubectl agents %s [flags]\n", strings.ToUpper(v.summary[:1]), v.summary[1:], v.name)
+	if v.help != "" {
+		fmt.Fprint(w, "\n"+v.help)
+	}
+	if usages := flags.FlagUsagesWrapped(100); usages != "" {
+		fmt.Fprintf(w, "\nFlags:\n%s", usages)
+	}
+}
+
+func verbNames() []string {
+	names := make([]string, len(verbs))
+	for i, v := range verbs {
+		names[i] = v.name
+	}
+	return names
+}
+
+var versionVerb = verb{
+	name:    "version",
+	summary: "print the plugin's version",
+	bind: func(*pflag.FlagSet) func(streams) int {
+		return func(s streams) int {
+			fmt.Fprintf(s.out, "kubectl-agents %s\n", version())
+			return exitOK
+		}
+	},
+}
+
+// version is what the Go toolchain stamped into the binary.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
