@@ -1,0 +1,147 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/dexorder/agent-lifecycle/webhook"
+)
+
+// Values of --certs.
+const (
+	certsSelfManaged = "self-managed"
+	certsMounted     = "mounted"
+)
+
+// defaultNamespace is where the server runs unless POD_NAMESPACE or --namespace say otherwise.
+const defaultNamespace = "dexorder-system"
+
+// flags are what serve is told on the command line.
+type flags struct {
+	policy               string
+	listen, healthListen string
+	kubeconfig           string
+	namespace, service   string
+	configuration        string
+	certs                string
+	tlsCert, tlsKey      string
+	caSecret             string
+	dnsNames             []string
+	drainDelay           time.Duration
+	maxBody              int64
+	maxInFlight          int
+	logLevel             slog.Level
+	logFormat            string
+}
+
+// parseFlags reads serve's command line. What is wrong with it is printed to stderr, all of it.
+func parseFlags(args []string, stdout, stderr io.Writer) (*flags, error) {
+	f := &flags{namespace: defaultNamespace}
+	if ns := os.Getenv("POD_NAMESPACE"); ns != "" {
+		f.namespace = ns
+	}
+	set := flag.NewFlagSet("lifecycle-webhook serve", flag.ContinueOnError)
+	set.SetOutput(io.Discard) // the package prints the usage after every error, and the error is lost above it
+	f.define(set)
+	err := set.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, "Usage: lifecycle-webhook serve --policy FILE [flags]\n\nFlags:\n")
+		set.SetOutput(stdout)
+		set.PrintDefaults()
+		return nil, err
+	}
+	if err == nil {
+		err = errors.Join(f.check()...)
+		if set.NArg() > 0 {
+			err = errors.Join(err, fmt.Errorf("unexpected arguments %q", set.Args()))
+		}
+	}
+	if err != nil {
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(stderr, "lifecycle-webhook serve: %s\n", strings.TrimRight(line, "\n"))
+		}
+		fmt.Fprintln(stderr, "lifecycle-webhook serve --help lists the flags")
+		return nil, errUsage
+	}
+	return f, nil
+}
+
+func (f *flags) define(set *flag.FlagSet) {
+	set.StringVar(&f.policy, "policy", "", "policy `file`, a LifecyclePolicy; followed while the server runs; required")
+	set.StringVar(&f.listen, "listen", ":8443", "`address` of /mutate and /validate, over TLS")
+	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP")
+	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty: the Pod's own account")
+	set.StringVar(&f.namespace, "namespace", f.namespace, "`namespace` of the server's Service and Secret")
+	set.StringVar(&f.service, "service", "lifecycle-webhook", "`name` of the server's Service")
+	set.StringVar(&f.configuration, "webhook-configuration", "agent-lifecycle",
+		"`name` of the MutatingWebhookConfiguration and the ValidatingWebhookConfiguration")
+	set.StringVar(&f.certs, "certs", certsSelfManaged,
+		"where the serving certificate comes from: `"+certsSelfManaged+"` or "+certsMounted)
+	set.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file`, with --certs "+certsMounted)
+	set.StringVar(&f.tlsKey, "tls-key", "", "key `file`, with --certs "+certsMounted)
+	set.StringVar(&f.caSecret, "ca-secret", "lifecycle-webhook-ca", "`name` of the Secret with the CA, with --certs "+certsSelfManaged)
+	set.Func("dns-name", "further DNS `name` in the serving certificate; may be repeated", func(s string) error {
+		if s == "" {
+			return errors.New("empty name")
+		}
+		f.dnsNames = append(f.dnsNames, s)
+		return nil
+	})
+	set.DurationVar(&f.drainDelay, "drain-delay", webhook.DefaultDrainDelay,
+		"how long to serve on after a signal to stop, until all nodes have learned of it")
+	set.Int64Var(&f.maxBody, "max-body", webhook.DefaultMaxBody, "largest request in `bytes`")
+	set.IntVar(&f.maxInFlight, "max-in-flight", webhook.DefaultMaxInFlight,
+		"most requests answered at once; one of more than 128 KiB counts once for each 128 KiB")
+	set.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
+	set.StringVar(&f.logFormat, "log-format", "json", "`json` or text")
+}
+
+// check returns everything that is wrong with the values.
+func (f *flags) check() []error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if f.policy == "" {
+		wrong("--policy is required")
+	}
+	switch f.certs {
+	case certsSelfManaged:
+		if f.tlsCert != "" || f.tlsKey != "" {
+			wrong("--tls-cert and --tls-key are for --certs %s", certsMounted)
+		}
+	case certsMounted:
+		if f.tlsCert == "" || f.tlsKey == "" {
+			wrong("--certs %s requires --tls-cert and --tls-key", certsMounted)
+		}
+		if len(f.dnsNames) > 0 {
+			wrong("--dns-name is for --certs %s", certsSelfManaged)
+		}
+	default:
+		wrong("--certs %q: there are %s and %s", f.certs, certsSelfManaged, certsMounted)
+	}
+	for name, value := range map[string]string{
+		"--namespace": f.namespace, "--service": f.service, "--webhook-configuration": f.configuration,
+	} {
+		if value == "" {
+			wrong("%s must not be empty", name)
+		}
+	}
+	if f.drainDelay < 0 {
+		wrong("--drain-delay %s: must not be negative", f.drainDelay)
+	}
+	if f.maxBody <= 0 {
+		wrong("--max-body %d: must be positive", f.maxBody)
+	}
+	if f.maxInFlight <= 0 {
+		wrong("--max-in-flight %d: must be positive", f.maxInFlight)
+	}
+	if f.logFormat != "json" && f.logFormat != "text" {
+		wrong("--log-format %q: there are json and text", f.logFormat)
+	}
+	return errs
+}

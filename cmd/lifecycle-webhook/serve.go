@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os/signal"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/dexorder/agent-lifecycle/certs"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/webhook"
+)
+
+// serveCommand runs the server until a signal to stop. A second signal ends the process at once.
+func serveCommand(args []string, stdout, stderr io.Writer) error {
+	f, err := parseFlags(args, stdout, stderr)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop) // from then on signals do what they do by default
+	return serve(ctx, f, newLogger(f, stderr))
+}
+
+// component is a part that runs for as long as requests are answered.
+type component interface {
+	Run(ctx context.Context) error
+}
+
+// serve wires the parts together and runs them until ctx ends. The others go on until the server has given its last
+// answer.
+func serve(ctx context.Context, f *flags, log *slog.Logger) error {
+	config, err := restConfig(f.kubeconfig)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	metrics := webhook.NewMetrics(registry, programVersion())
+	policies, err := webhook.LoadPolicyFile(f.policy, metrics, log)
+	if err != nil {
+		return err
+	}
+	certificate, err := newCertificate(f, config, log)
+	if err != nil {
+		return fmt.Errorf("serving certificate: %w", err)
+	}
+	registry.MustRegister(certs.NewCollector(certificate))
+	cluster, err := webhook.NewCluster(config, policies.Coverage(), log)
+	if err != nil {
+		return err
+	}
+	versions, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return fmt.Errorf("discovery: %w", err)
+	}
+	coverage := webhook.NewCoverage(cluster.Live(), f.configuration, policies.Coverage(), metrics, log)
+	restartRules := webhook.NewRestartRules(versions, metrics, log)
+	policies.OnChange = func(covered []v1alpha1.Namespaces) {
+		cluster.Cover(covered)
+		coverage.Cover(covered)
+	}
+	server, err := webhook.NewServer(webhook.Options{
+		Admission: &webhook.Admission{
+			Policies: policies, Facts: cluster, RestartRules: restartRules, Metrics: metrics, Logger: log,
+		},
+		GetCertificate: certificate.GetCertificate,
+		Gatherer:       registry,
+		Checks: []webhook.Check{
+			{Name: "certificate", Run: certificate.Ready},
+			{Name: "cluster", Run: cluster.Ready},
+			{Name: "policy", Run: policies.Rejected, Notice: true},
+			{Name: "coverage", Run: coverage.Check, Notice: true},
+		},
+		MaxBody: f.maxBody, MaxInFlight: f.maxInFlight, DrainDelay: f.drainDelay,
+	})
+	if err != nil {
+		return err
+	}
+	admission, health, err := listen(f)
+	if err != nil {
+		return err
+	}
+	log.Info("Starting", "version", programVersion(), "policy", f.policy, "certs", f.certs)
+	return runUntil(ctx, func(ctx context.Context) error { return server.Run(ctx, admission, health) },
+		policies, certificate, cluster, coverage, restartRules)
+}
+
+// runUntil runs main until ctx ends, and the components until main has returned. A component that fails stops it all.
+func runUntil(ctx context.Context, main func(context.Context) error, components ...component) error {
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	group, failed := errgroup.WithContext(background)
+	for _, c := range components {
+		group.Go(func() error { return c.Run(background) })
+	}
+	mainCtx, stopMain := context.WithCancel(ctx)
+	defer stopMain()
+	context.AfterFunc(failed, stopMain)
+	err := main(mainCtx)
+	cancel()
+	return errors.Join(err, group.Wait())
+}
+
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
+	load := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig
+	if kubeconfig == "" {
+		load = rest.InClusterConfig
+	}
+	config, err := load()
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	config.UserAgent = "lifecycle-webhook/" + programVersion()
+	config.Timeout = 0 // watches last; look-ups have the deadline of their request
+	// The API server itself queues by priority and fairness. A bound here would make look-ups wait that users wait for.
+	config.QPS = -1
+	return config, nil
+}
+
+func newCertificate(f *flags, config *rest.Config, log *slog.Logger) (certs.Source, error) {
+	registrations := certs.Registrations{Mutating: []string{f.configuration}, Validating: []string{f.configuration}}
+	if f.certs == certsMounted {
+		return certs.NewMounted(certs.MountedOptions{
+			CertFile: f.tlsCert, KeyFile: f.tlsKey, Config: config, Registrations: registrations, Logger: log,
+		})
+	}
+	service := f.service + "." + f.namespace + ".svc"
+	return certs.NewSelfManaged(certs.SelfManagedOptions{
+		Config: config, Logger: log, SecretNamespace: f.namespace, SecretName: f.caSecret,
+		DNSNames: append([]string{service, service + ".cluster.local"}, f.dnsNames...), Registrations: registrations,
+	})
+}
+
+func listen(f *flags) (admission, health net.Listener, err error) {
+	if admission, err = net.Listen("tcp", f.listen); err != nil {
+		return nil, nil, fmt.Errorf("--listen: %w", err)
+	}
+	if health, err = net.Listen("tcp", f.healthListen); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("--health-listen: %w", err), admission.Close())
+	}
+	return admission, health, nil
+}

@@ -1,0 +1,198 @@
+package webhook
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"gomodules.xyz/jsonpatch/v2"
+	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/policy"
+	"github.com/dexorder/agent-lifecycle/workload"
+)
+
+// Policy is what the server asks of a policy. All of it is pure and safe for concurrent use.
+type Policy interface {
+	// Profile names the profile that covers a namespace; empty if none does.
+	Profile(namespace string) string
+
+	// Inject brings a Deployment of a covered namespace to what belongs in the cluster; see inject.Injector.
+	Inject(namespace string, d, old *appsv1.Deployment, opts inject.Options) ([]jsonpatch.Operation, []string)
+
+	Needs(*policy.Request) policy.Needs
+	Review(*policy.Request) policy.Verdict
+}
+
+// Active is a policy in force.
+type Active struct {
+	Policy
+
+	// Hash of the file it came from.
+	Hash string
+}
+
+// PolicySource returns the policy in force. A request keeps the one it began with.
+type PolicySource interface {
+	Active() Active
+}
+
+// FactSource knows the cluster.
+type FactSource interface {
+	// Facts gathers what needs asks for about r. What does not exist is a fact; what could not be found out is an
+	// error. With fresh, nothing is taken from memory that could be outdated.
+	Facts(ctx context.Context, r *policy.Request, needs policy.Needs, fresh bool) (*policy.Facts, error)
+}
+
+// RulesKeeper knows whether the API server keeps container restart rules.
+type RulesKeeper interface {
+	Kept() bool
+
+	// Observe is shown each new Deployment that a covered namespace is about to store; reinject says what injection
+	// would still add to it.
+	Observe(d *appsv1.Deployment, reinject func() []jsonpatch.Operation)
+}
+
+// Admission answers AdmissionReviews. All fields are required. It is safe for concurrent use.
+type Admission struct {
+	Policies     PolicySource
+	Facts        FactSource
+	RestartRules RulesKeeper
+	Metrics      *Metrics
+	Logger       *slog.Logger
+}
+
+// Mutate appends to dst the answer of /mutate to body, an AdmissionReview in JSON. It never denies: all verdicts are
+// Validate's. An error means that there is no answer but HTTP's 400; dst is returned as it was.
+func (a *Admission) Mutate(ctx context.Context, dst, body []byte) ([]byte, error) {
+	return a.answer(ctx, dst, body, &mutation)
+}
+
+// Validate appends to dst the answer of /validate to body, an AdmissionReview in JSON. An error means that there is no
+// answer but HTTP's 400; dst is returned as it was.
+func (a *Admission) Validate(ctx context.Context, dst, body []byte) ([]byte, error) {
+	return a.answer(ctx, dst, body, &validation)
+}
+
+// path is one of the server's two.
+type path struct {
+	name    string
+	entries []entry
+	decide  func(*Admission, context.Context, *task) answer
+}
+
+var (
+	mutation   = path{"mutate", mutates, (*Admission).mutate}
+	validation = path{"validate", validates, (*Admission).validate}
+)
+
+// task is one request on its way to an answer.
+type task struct {
+	*request
+	gvk     schema.GroupVersionKind
+	policy  Active
+	profile string
+}
+
+func (a *Admission) answer(ctx context.Context, dst, body []byte, p *path) ([]byte, error) {
+	start := time.Now()
+	r, err := decodeReview(body)
+	if err != nil {
+		return dst, err
+	}
+	active := a.Policies.Active()
+	kind, result := a.decide(ctx, r, active, p)
+	result.policyHash = active.Hash
+	out, err := appendAnswer(dst, r.UID, &result)
+	if err != nil {
+		// Only a patch can fail to encode, and a fault has none.
+		a.Logger.ErrorContext(ctx, "An answer cannot be encoded", "path", p.name, "uid", r.UID, "error", err)
+		result = fault(faultPatch, err)
+		if out, err = appendAnswer(dst, r.UID, &result); err != nil {
+			return dst, err
+		}
+	}
+	a.Metrics.observe(p.name, kind, time.Since(start))
+	a.count(p, r, kind, &result)
+	a.log(ctx, p, r, &result)
+	return out, nil
+}
+
+// decide answers a decoded request, whatever happens. The kind is one of the understood ones, or empty.
+func (a *Admission) decide(ctx context.Context, r *request, active Active, p *path) (kind string, result answer) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.Logger.ErrorContext(ctx, "A panic was turned into a fault", "path", p.name, "uid", r.UID, "kind", r.Kind.Kind,
+				"namespace", r.Namespace, "name", r.Name, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			result = fault(faultPanic, fmt.Errorf("the admission server failed; its log has more under uid %s", r.UID))
+		}
+	}()
+	e, err := understand(p.entries, r)
+	if err != nil {
+		return "", notUnderstood(err)
+	}
+	t := &task{request: r, gvk: e.kind, policy: active, profile: active.Profile(r.Namespace)}
+	if t.profile == "" {
+		return e.kind.Kind, uncovered()
+	}
+	result = p.decide(a, ctx, t)
+	result.profile = t.profile
+	return e.kind.Kind, result
+}
+
+// count leaves dry runs out: a fleet of diffs says nothing about what is admitted.
+func (a *Admission) count(p *path, r *request, kind string, result *answer) {
+	if r.DryRun {
+		return
+	}
+	if result.verdict == verdictFault {
+		a.Metrics.fault(result.reason)
+	}
+	if p == &validation {
+		a.Metrics.decided(kind, result)
+	}
+}
+
+// objects decodes what the request is about. old is nil at CREATE.
+func (t *task) objects() (object, old *workload.Object, err error) {
+	if !present(t.Object) {
+		return nil, nil, fmt.Errorf("%s without an object", t.Operation)
+	}
+	if object, err = workload.Decode(t.gvk, t.Object); err != nil {
+		return nil, nil, fmt.Errorf("object: %w", err)
+	}
+	if t.Operation == admissionv1.Create {
+		return object, nil, nil
+	}
+	if !present(t.OldObject) {
+		return nil, nil, fmt.Errorf("%s without an oldObject", t.Operation)
+	}
+	if old, err = workload.Decode(t.gvk, t.OldObject); err != nil {
+		return nil, nil, fmt.Errorf("oldObject: %w", err)
+	}
+	return object, old, nil
+}
+
+// log writes what was refused; what was let pass only when asked for.
+func (a *Admission) log(ctx context.Context, p *path, r *request, result *answer) {
+	level := slog.LevelDebug
+	switch result.verdict {
+	case verdictFault:
+		level = slog.LevelError
+	case verdictDeny:
+		level = slog.LevelInfo
+	}
+	if !a.Logger.Enabled(ctx, level) {
+		return
+	}
+	a.Logger.LogAttrs(ctx, level, "Answered", slog.String("path", p.name), slog.String("verdict", result.verdict),
+		slog.String("uid", string(r.UID)), slog.String("operation", string(r.Operation)), slog.String("kind", r.Kind.Kind),
+		slog.String("subresource", r.SubResource), slog.String("namespace", r.Namespace), slog.String("name", r.Name),
+		slog.String("user", r.UserInfo.Username), slog.Bool("dryRun", r.DryRun), slog.String("profile", result.profile),
+		slog.Any("rules", result.rules), slog.Int("patch", len(result.patch)), slog.String("message", result.status.Message))
+}

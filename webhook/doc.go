@@ -1,0 +1,11 @@
+// Package webhook is the admission server: it decodes what the API server asks, gathers the facts of the cluster that a
+// verdict takes, calls packages inject and policy, answers and counts.
+//
+// Admission holds the two answers, on bytes and without HTTP; Server puts them on a TLS listener, beside a plain one for
+// health and metrics. What an answer needs from elsewhere comes in through small interfaces: the policy in force
+// (PolicyFile), the facts (Cluster), whether the API server keeps container restart rules (RestartRules).
+//
+// Three things are kept apart throughout. A denial is the policy's word and names the rule. A fault is ours, or a
+// request that we do not understand; it refuses too, since nothing that was not judged may pass, but it never reads like
+// a denial. Everything else is allowed.
+package webhook

@@ -1,0 +1,175 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gomodules.xyz/jsonpatch/v2"
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/policy"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// maxPolicyFile bounds the policy file in bytes; a ConfigMap cannot be larger.
+const maxPolicyFile = 1 << 20
+
+// PolicyFile keeps the policy of a file in force, and follows the file. A file that is no policy changes nothing: the
+// last good one stays in force, and Rejected says what is wrong with the new one.
+type PolicyFile struct {
+	path    string
+	metrics *Metrics
+	log     *slog.Logger
+
+	// OnChange, if set, is called with what the policy covers, at first and whenever a new one comes into force.
+	// Set it before Run.
+	OnChange func([]v1alpha1.Namespaces)
+
+	active atomic.Pointer[activePolicy]
+
+	mu       sync.Mutex
+	rejected error
+	// seen is the hash of the file as it was last read, good or bad, so that nothing is judged twice.
+	seen string
+}
+
+type activePolicy struct {
+	Active
+	coverage []v1alpha1.Namespaces
+}
+
+// LoadPolicyFile reads the file for the first time. A server cannot start without a policy: every error in the file is
+// in the error.
+func LoadPolicyFile(path string, metrics *Metrics, log *slog.Logger) (*PolicyFile, error) {
+	f := &PolicyFile{path: path, metrics: metrics, log: log}
+	data, err := readBounded(path)
+	if err != nil {
+		return nil, fmt.Errorf("policy file: %w", err)
+	}
+	active, err := compile(data)
+	if err != nil {
+		return nil, fmt.Errorf("policy file %s: %w", path, err)
+	}
+	f.seen = active.Hash
+	f.activate(active)
+	return f, nil
+}
+
+// Active implements PolicySource.
+func (f *PolicyFile) Active() Active { return f.active.Load().Active }
+
+// Coverage returns the namespaces that the policy in force covers, one entry for each profile.
+func (f *PolicyFile) Coverage() []v1alpha1.Namespaces { return f.active.Load().coverage }
+
+// Rejected says why the file as it is now is not in force; nil if it is.
+func (f *PolicyFile) Rejected() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rejected
+}
+
+// Reload reads the file and brings it into force if it is new and good.
+func (f *PolicyFile) Reload() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	data, err := readBounded(f.path)
+	if err != nil {
+		// Between the steps of a replacement a file may be missing, so this is no news by itself; staying away is.
+		f.reject("", err)
+		return
+	}
+	hash := v1alpha1.Hash(data)
+	if hash == f.seen {
+		return
+	}
+	f.seen = hash
+	if hash == f.Active().Hash {
+		f.rejected = nil
+		f.log.Info("The policy file is again the one in force", "path", f.path, "hash", hash)
+		return
+	}
+	active, err := compile(data)
+	if err != nil {
+		f.reject(hash, err)
+		return
+	}
+	f.rejected = nil
+	f.activate(active)
+}
+
+// reject keeps the policy in force. An error that was already told is not told again.
+func (f *PolicyFile) reject(hash string, err error) {
+	if f.rejected != nil && f.rejected.Error() == err.Error() {
+		return
+	}
+	f.rejected, f.seen = err, hash
+	f.metrics.policyRejected()
+	f.log.Error("The policy file cannot be used; the last good one stays in force", "path", f.path, "hash", hash,
+		"inForce", f.Active().Hash, "error", err)
+}
+
+func (f *PolicyFile) activate(p *activePolicy) {
+	f.active.Store(p)
+	f.metrics.policyLoaded(p.Hash, time.Now())
+	f.log.Info("A policy is in force", "path", f.path, "hash", p.Hash, "profiles", len(p.coverage))
+	if f.OnChange != nil {
+		f.OnChange(p.coverage)
+	}
+}
+
+func readBounded(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxPolicyFile+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > maxPolicyFile:
+		return nil, fmt.Errorf("%s: larger than %d bytes", path, maxPolicyFile)
+	case len(data) == 0:
+		return nil, errors.New(path + ": empty")
+	}
+	return data, nil
+}
+
+func compile(data []byte) (*activePolicy, error) {
+	file, err := v1alpha1.Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	compiled, err := policy.New(file)
+	if err != nil {
+		return nil, err
+	}
+	active := &activePolicy{Active: Active{Policy: policyAdapter{compiled}, Hash: v1alpha1.Hash(data)}}
+	for i := range file.Profiles {
+		active.coverage = append(active.coverage, file.Profiles[i].Namespaces)
+	}
+	return active, nil
+}
+
+// policyAdapter makes a policy.Policy a Policy.
+type policyAdapter struct{ *policy.Policy }
+
+// Profile implements Policy.
+func (p policyAdapter) Profile(namespace string) string {
+	if profile := p.Policy.Profile(namespace); profile != nil {
+		return profile.Name()
+	}
+	return ""
+}
+
+// Inject implements Policy.
+func (p policyAdapter) Inject(namespace string, d, old *appsv1.Deployment, opts inject.Options) ([]jsonpatch.Operation, []string) {
+	return p.Injector(namespace).Deployment(d, old, opts)
+}
