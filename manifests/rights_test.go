@@ -20,6 +20,7 @@ var (
 		"cluster: get batch/cronjobs",
 		"cluster: get batch/jobs",
 		"cluster: get persistentvolumeclaims",
+		"cluster: get replicationcontrollers",
 		"cluster: list apps/deployments",
 		"cluster: list apps/replicasets",
 		"cluster: list batch/jobs",

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -120,8 +121,13 @@ func TestServiceReachesTheServer(t *testing.T) {
 func TestPolicyFile(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
 		config := as[corev1.ConfigMap](t, one(t, in.objects, "ConfigMap", "lifecycle-policy"))
-		if _, err := v1alpha1.Decode([]byte(config.Data["policy.yaml"])); err != nil {
+		content := config.Data["policy.yaml"]
+		if _, err := v1alpha1.Decode([]byte(content)); err != nil {
 			t.Errorf("policy.yaml: %v", err)
+		}
+		if diff := cmp.Diff(string(v1alpha1.Example()), content); diff != "" {
+			t.Errorf("base/policy.yaml is not the published example any more, copy policy/v1alpha1/example.yaml over it "+
+				"(-example +installed):\n%s", diff)
 		}
 
 		mount := in.mountOf(t, func(v corev1.Volume) bool {
