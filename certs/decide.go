@@ -57,7 +57,7 @@ func decide(v view) decision {
 	}
 }
 
-var errSettling = errors.New("the bundles trust it; giving API servers time to notice")
+var errSettling = errors.New("giving API servers time to notice that every bundle trusts it")
 
 func orSettling(missing error) error {
 	if missing == nil {

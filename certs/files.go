@@ -123,6 +123,6 @@ func (p *pairFiles) report(err error) {
 	case err.Error() != p.lastError:
 		p.failed(err)
 		p.lastError = err.Error()
-		p.log.Error("Cannot load the certificate, the one before stays in service", "err", err)
+		p.log.Error("Cannot load the certificate; what was in service stays there", "err", err)
 	}
 }

@@ -88,7 +88,10 @@ func (k *keeper) apply(d decision, served, candidate *tls.Certificate) {
 	log := k.log.With("serial", candidate.Leaf.SerialNumber.Text(16), "notAfter", candidate.Leaf.NotAfter)
 	if d.missing == nil {
 		k.lastWait = ""
-		log.Info("Serving a trusted certificate", "hurried", d.hurried)
+		if d.hurried != "" {
+			log = log.With("hurried", d.hurried)
+		}
+		log.Info("Serving a trusted certificate")
 		return
 	}
 	told := k.lastWait == d.missing.Error()
