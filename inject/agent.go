@@ -69,31 +69,31 @@ func (s *session) agent() {
 	c := &s.Spec.Template.Spec.Containers[i]
 	path := fmt.Sprintf("%s/containers/%d", podPath, i)
 	s.agentMount(c, path+"/volumeMounts")
-	for _, want := range s.parts.agentEnv {
+	for _, want := range s.parts.AgentEnv {
 		s.agentEnv(c, path+"/env", want)
 	}
-	if c.RestartPolicy == nil && c.RestartPolicyRules == nil && len(s.parts.restartRules) > 0 {
+	if c.RestartPolicy == nil && c.RestartPolicyRules == nil && len(s.parts.RestartRules) > 0 {
 		never := corev1.ContainerRestartPolicyNever
-		c.RestartPolicy, c.RestartPolicyRules = &never, s.parts.restartRules
+		c.RestartPolicy, c.RestartPolicyRules = &never, s.parts.RestartRules
 		s.set(path+"/restartPolicy", never)
-		s.set(path+"/restartPolicyRules", s.parts.restartRules)
+		s.set(path+"/restartPolicyRules", s.parts.RestartRules)
 	}
 }
 
 func (s *session) agentMount(c *corev1.Container, path string) {
 	for i, m := range c.VolumeMounts {
 		switch {
-		case apiequality.Semantic.DeepEqual(m, s.parts.agentMount):
+		case apiequality.Semantic.DeepEqual(m, s.parts.AgentMount):
 			return
 		case m.Name == lifecycle.RunVolume:
 			s.warn("container %q: the mount of volume %q was put back to %s", c.Name, m.Name, lifecycle.RunDir)
-			replaceIn(&s.editor, c.VolumeMounts, i, path, s.parts.agentMount)
+			replaceIn(&s.editor, c.VolumeMounts, i, path, s.parts.AgentMount)
 			return
 		case m.MountPath == lifecycle.RunDir:
 			return // A second mount there would be invalid; the sidecar-integrity rule says what is wrong with this one.
 		}
 	}
-	appendTo(&s.editor, &c.VolumeMounts, path, s.parts.agentMount)
+	appendTo(&s.editor, &c.VolumeMounts, path, s.parts.AgentMount)
 }
 
 // agentEnv puts one variable in place. One that is there twice is left for the sidecar-integrity rule to refuse: which

@@ -33,7 +33,7 @@ type Injector struct {
 	config Config
 
 	// parts are built once: nothing in them depends on the Deployment but what the key says.
-	parts map[partsKey]parts
+	parts map[partsKey]Parts
 }
 
 type partsKey struct {
@@ -43,7 +43,7 @@ type partsKey struct {
 
 // New returns an Injector. The configuration is taken as validated.
 func New(c Config) *Injector {
-	in := &Injector{config: c, parts: map[partsKey]parts{}}
+	in := &Injector{config: c, parts: map[partsKey]Parts{}}
 	for _, t := range append(lifecycle.UserTypes(), unknownUserType) {
 		for _, opts := range []Options{{RestartRules: false}, {RestartRules: true}} {
 			in.parts[partsKey{t, opts}] = newParts(&in.config, t, opts)
@@ -56,7 +56,12 @@ func New(c Config) *Injector {
 // a tier is injected.
 const unknownUserType lifecycle.UserType = ""
 
-func (in *Injector) canonical(t lifecycle.UserType, opts Options) parts {
+// Parts returns what is injected today into an agent of a user type. AgentEnv is empty for what is no user type.
+func (in *Injector) Parts(t lifecycle.UserType) Parts {
+	return in.canonical(t, Options{})
+}
+
+func (in *Injector) canonical(t lifecycle.UserType, opts Options) Parts {
 	if p, ok := in.parts[partsKey{t, opts}]; ok {
 		return p
 	}
@@ -113,7 +118,7 @@ func (in *Injector) userType(d, old *appsv1.Deployment) lifecycle.UserType {
 }
 
 // inject brings d to carry the given parts.
-func (in *Injector) inject(d, old *appsv1.Deployment, p parts) ([]jsonpatch.Operation, []string) {
+func (in *Injector) inject(d, old *appsv1.Deployment, p Parts) ([]jsonpatch.Operation, []string) {
 	if len(d.Spec.Template.Spec.Containers) == 0 {
 		return nil, nil // The API server refuses it, whatever else it holds.
 	}
@@ -129,7 +134,7 @@ type session struct {
 	*appsv1.Deployment
 	old    *appsv1.Deployment
 	config *Config
-	parts  parts
+	parts  Parts
 	editor
 }
 

@@ -13,45 +13,46 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
-// parts are what is injected under names of ours. Every field that the API server would default is set, so that parts
-// compare equal to what it stores.
-type parts struct {
+// Parts are what belongs into an agent's Pod under names of the system. Every field that the API server would default
+// is set, so that parts compare equal to what it stores. They are shared: nobody may change what they point to.
+type Parts struct {
 	userType lifecycle.UserType
 
-	sidecar corev1.Container
-	volumes []corev1.Volume
+	Sidecar corev1.Container
+	Volumes []corev1.Volume
 
-	agentMount corev1.VolumeMount
-	agentEnv   []corev1.EnvVar
+	// AgentMount and AgentEnv are the agent container's.
+	AgentMount corev1.VolumeMount
+	AgentEnv   []corev1.EnvVar
 
-	// restartRules are the agent container's, under restartPolicy Never; empty where it gets none.
-	restartRules []corev1.ContainerRestartRule
+	// RestartRules are the agent container's, under restartPolicy Never; empty where it gets none.
+	RestartRules []corev1.ContainerRestartRule
 }
 
 // newParts returns the parts that the policy asks for today.
-func newParts(config *Config, t lifecycle.UserType, opts Options) parts {
-	p := parts{
+func newParts(config *Config, t lifecycle.UserType, opts Options) Parts {
+	p := Parts{
 		userType:   t,
-		sidecar:    sidecarContainer(config.Sidecar),
-		volumes:    []corev1.Volume{runVolume(), tokenVolume()},
-		agentMount: corev1.VolumeMount{Name: lifecycle.RunVolume, MountPath: lifecycle.RunDir},
+		Sidecar:    sidecarContainer(config.Sidecar),
+		Volumes:    []corev1.Volume{runVolume(), tokenVolume()},
+		AgentMount: corev1.VolumeMount{Name: lifecycle.RunVolume, MountPath: lifecycle.RunDir},
 	}
 	tier, ok := config.Tiers[t]
 	if !ok {
 		return p
 	}
-	p.agentEnv = agentEnv(tier, config.Idle)
+	p.AgentEnv = agentEnv(tier, config.Idle)
 	rules := config.RestartRules == v1alpha1.RestartRulesOn ||
 		config.RestartRules != v1alpha1.RestartRulesOff && opts.RestartRules
 	if rules && tier.Shutdown == v1alpha1.ShutdownWhenIdle {
-		p.restartRules = restartUnlessIdle()
+		p.RestartRules = restartUnlessIdle()
 	}
 	return p
 }
 
 // asAccepted returns the parts as they stand in a stored Deployment, which was admitted with them; p where it has none
 // that can be ours.
-func (p parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image string) bool) parts {
+func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image string) bool) Parts {
 	if stored.Labels[lifecycle.LabelUserType] != string(p.userType) {
 		return p
 	}
@@ -60,21 +61,21 @@ func (p parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image s
 	if i < 0 || !acceptsSidecar(spec.Containers[i].Image) {
 		return p
 	}
-	p.sidecar = spec.Containers[i]
+	p.Sidecar = spec.Containers[i]
 	agent, err := AgentContainer(stored)
 	if err != nil {
 		return p
 	}
 	c := &spec.Containers[agent]
-	env := make([]corev1.EnvVar, 0, len(p.agentEnv))
-	for _, want := range p.agentEnv {
+	env := make([]corev1.EnvVar, 0, len(p.AgentEnv))
+	for _, want := range p.AgentEnv {
 		if i := envIndex(c.Env, want.Name); i >= 0 {
 			want = c.Env[i]
 		}
 		env = append(env, want)
 	}
-	p.agentEnv = env
-	p.restartRules = c.RestartPolicyRules
+	p.AgentEnv = env
+	p.RestartRules = c.RestartPolicyRules
 	return p
 }
 

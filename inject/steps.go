@@ -89,16 +89,16 @@ func (s *session) sidecar() {
 	const path = podPath + "/containers"
 	i := containerIndex(spec.Containers, lifecycle.SidecarContainer)
 	if i < 0 {
-		appendTo(&s.editor, &spec.Containers, path, s.parts.sidecar)
+		appendTo(&s.editor, &spec.Containers, path, s.parts.Sidecar)
 		return
 	}
-	if apiequality.Semantic.DeepEqual(spec.Containers[i], s.parts.sidecar) {
+	if apiequality.Semantic.DeepEqual(spec.Containers[i], s.parts.Sidecar) {
 		return
 	}
 	if !s.storedSidecar(spec.Containers[i]) {
 		s.warn("container %q belongs to the system and was put back", lifecycle.SidecarContainer)
 	}
-	replaceIn(&s.editor, spec.Containers, i, path, s.parts.sidecar)
+	replaceIn(&s.editor, spec.Containers, i, path, s.parts.Sidecar)
 }
 
 // storedSidecar says whether the stored Deployment has the very same sidecar, so that it was not the user who wrote it.
@@ -115,7 +115,7 @@ func (s *session) storedSidecar(c corev1.Container) bool {
 func (s *session) volumes() {
 	spec := &s.Spec.Template.Spec
 	const path = podPath + "/volumes"
-	for _, want := range s.parts.volumes {
+	for _, want := range s.parts.Volumes {
 		i := volumeIndex(spec.Volumes, want.Name)
 		switch {
 		case i < 0:
