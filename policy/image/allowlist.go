@@ -24,30 +24,27 @@ type Entry struct {
 // wildcard is the last component of an entry for every repository below a path.
 const wildcard = "/*"
 
-// ParseEntry reads an entry of an allowlist.
+// ParseEntry reads an entry of an allowlist. The error says what is wrong and does not repeat the entry.
 func ParseEntry(s string) (Entry, error) {
 	base, below := strings.CutSuffix(s, wildcard)
-	if s == "*" || base == "" {
-		return Entry{}, fmt.Errorf("%s allows every image; name at least a registry, as registry.example.com/*", quote(s))
+	if s == "*" || below && base == "" {
+		return Entry{}, errors.New("allows every image; name at least a registry, as registry.example.com/*")
 	}
 	if strings.Contains(base, "*") {
-		return Entry{}, fmt.Errorf(`%s: "*" stands for whole components and only at the end, as in host/path/*`, quote(s))
+		return Entry{}, errors.New(`"*" stands for whole components and only at the end, as in host/path/*`)
 	}
-	e := Entry{below: below}
-	var err error
+	parse := Parse
 	if below {
-		e.ref, err = parsePath(base)
-	} else {
-		e.ref, err = Parse(base)
+		parse = parsePath
 	}
+	ref, err := parse(base)
 	if err != nil {
-		return Entry{}, fmt.Errorf("%s is none of host/path/*, host/path/repo, host/path/repo:tag, "+
-			"host/path/repo@sha256:…: %w", quote(s), err)
+		return Entry{}, errors.New("must be host/path/*, host/path/repo, host/path/repo:tag or host/path/repo@sha256:…")
 	}
-	if e.ref.Domain != strings.ToLower(e.ref.Domain) {
-		return Entry{}, fmt.Errorf("%s: the host must be in lower case", quote(s))
+	if ref.Domain != strings.ToLower(ref.Domain) {
+		return Entry{}, errors.New("the host must be in lower case")
 	}
-	return e, nil
+	return Entry{ref: ref, below: below}, nil
 }
 
 // parsePath reads a registry or a path in one. The grammar knows repositories only, and normalises docker.io/x to
@@ -55,14 +52,8 @@ func ParseEntry(s string) (Entry, error) {
 func parsePath(s string) (Reference, error) {
 	const repository = "/a/a"
 	ref, err := Parse(s + repository)
-	if err != nil {
-		return Reference{}, fmt.Errorf("path %s is not valid", quote(s))
-	}
-	if ref.Tag != "" || ref.Digest != "" {
-		return Reference{}, errors.New("a path has no tag or digest")
-	}
 	ref.Path = strings.TrimPrefix(strings.TrimSuffix("/"+ref.Path, repository), "/")
-	return ref, nil
+	return ref, err
 }
 
 // String writes the entry in full, with host and, where docker.io needs it, library.
@@ -118,7 +109,7 @@ func ParseList(entries []string) (Allowlist, error) {
 	for _, s := range entries {
 		e, err := ParseEntry(s)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("allowlist entry %s: %w", quote(s), err))
 			continue
 		}
 		l.entries = append(l.entries, e)

@@ -31,24 +31,22 @@ func validatePatterns(path *field.Path, patterns []string) field.ErrorList {
 				`must be a name, with {deployment} at most once for the agent's name, or "*" alone for any name`))
 		}
 	}
-	for i := range patterns {
-		errs = append(errs, validateCollisions(path, patterns[i:i+1], patterns[:i])...)
+	for i, p := range patterns {
+		errs = append(errs, validateDistinct(path.Index(i), p, patterns[:i])...)
 	}
 	return append(errs, unique(path, patterns)...)
 }
 
-// validateCollisions refuses a pattern by which one agent could name what another pattern gives to a second agent: by
+// validateDistinct refuses a pattern by which one agent could name what another pattern gives to a second agent: by
 // {deployment} an agent called x-data would own the x-data that agent x has by {deployment}-data.
 //
 // A name without placeholder is every agent's, and the author of the policy means that.
-func validateCollisions(path *field.Path, patterns, others []string) field.ErrorList {
+func validateDistinct(path *field.Path, pattern string, others []string) field.ErrorList {
 	var errs field.ErrorList
-	for i, p := range patterns {
-		for _, other := range others {
-			if collide(p, other) {
-				errs = append(errs, field.Invalid(path.Index(i), p,
-					fmt.Sprintf("beside %q, two agents could have the same name here for what is theirs", other)))
-			}
+	for _, other := range others {
+		if collide(pattern, other) {
+			errs = append(errs, field.Invalid(path, pattern,
+				fmt.Sprintf("beside %q, one agent could be given what is another's", other)))
 		}
 	}
 	return errs
@@ -57,11 +55,11 @@ func validateCollisions(path *field.Path, patterns, others []string) field.Error
 // collide says whether two different agents could make the same name by a and b. Such a name begins with both prefixes
 // and ends in both suffixes; if there is one agent for each of them, it is another agent, unless a and b are the same.
 func collide(a, b string) bool {
-	prefixA, suffixA, foundA := strings.Cut(a, Placeholder)
-	prefixB, suffixB, foundB := strings.Cut(b, Placeholder)
-	if !foundA || !foundB || a == b {
+	if a == b || strings.Count(a, Placeholder) != 1 || strings.Count(b, Placeholder) != 1 {
 		return false
 	}
+	prefixA, suffixA, _ := strings.Cut(a, Placeholder)
+	prefixB, suffixB, _ := strings.Cut(b, Placeholder)
 	prefixes := strings.HasPrefix(prefixA, prefixB) || strings.HasPrefix(prefixB, prefixA)
 	suffixes := strings.HasSuffix(suffixA, suffixB) || strings.HasSuffix(suffixB, suffixA)
 	return prefixes && suffixes

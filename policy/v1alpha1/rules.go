@@ -19,21 +19,38 @@ const (
 
 // Rules are the rules of a profile, under their ids. A rule that is left out is enforced with its defaults.
 type Rules struct {
-	ImageAllowlist   ImageAllowlist  `json:"image-allowlist,omitempty"`
-	PodSecurity      PodSecurity     `json:"pod-security,omitempty"`
-	ReadOnlyRootfs   Rule            `json:"read-only-rootfs,omitempty"`
-	ReservedUIDs     Rule            `json:"reserved-uids,omitempty"`
-	ResourceLimits   ResourceLimits  `json:"resource-limits,omitempty"`
-	RecreateStrategy Rule            `json:"recreate-strategy,omitempty"`
-	AgentContainer   Rule            `json:"agent-container,omitempty"`
-	SidecarIntegrity Rule            `json:"sidecar-integrity,omitempty"`
-	Volumes          Volumes         `json:"volumes,omitempty"`
-	References       References      `json:"references,omitempty"`
-	Replicas         Replicas        `json:"replicas,omitempty"`
-	Identity         Rule            `json:"identity,omitempty"`
-	ServiceAccounts  ServiceAccounts `json:"service-account,omitempty"`
-	WorkloadKind     WorkloadKind    `json:"workload-kind,omitempty"`
-	Terminating      Rule            `json:"terminating,omitempty"`
+	ImageAllowlist ImageAllowlist `json:"image-allowlist,omitempty"`
+	PodSecurity    PodSecurity    `json:"pod-security,omitempty"`
+
+	// ReadOnlyRootfs asks every container to set readOnlyRootFilesystem.
+	ReadOnlyRootfs Rule `json:"read-only-rootfs,omitempty"`
+
+	// ReservedUIDs keeps containers from running as the sidecar's user or as that of the Pod's pause process.
+	ReservedUIDs Rule `json:"reserved-uids,omitempty"`
+
+	ResourceLimits ResourceLimits `json:"resource-limits,omitempty"`
+
+	// RecreateStrategy asks Deployments for the Recreate strategy: never two Pods of an agent at once.
+	RecreateStrategy Rule `json:"recreate-strategy,omitempty"`
+
+	// AgentContainer asks that it be clear which container runs the agent.
+	AgentContainer Rule `json:"agent-container,omitempty"`
+
+	// SidecarIntegrity asks for the sidecar once, and as it was injected.
+	SidecarIntegrity Rule `json:"sidecar-integrity,omitempty"`
+
+	Volumes    Volumes    `json:"volumes,omitempty"`
+	References References `json:"references,omitempty"`
+	Replicas   Replicas   `json:"replicas,omitempty"`
+
+	// Identity keeps the labels by which an agent is known from being changed.
+	Identity Rule `json:"identity,omitempty"`
+
+	ServiceAccounts ServiceAccounts `json:"service-account,omitempty"`
+	WorkloadKind    WorkloadKind    `json:"workload-kind,omitempty"`
+
+	// Terminating keeps a workload that is being deleted from being edited.
+	Terminating Rule `json:"terminating,omitempty"`
 }
 
 // Rule is the configuration of a rule without parameters, and part of every other.
@@ -106,7 +123,7 @@ type References struct {
 	// PullSecrets are the names allowed in imagePullSecrets. Default: none.
 	PullSecrets []string `json:"pullSecrets,omitzero"`
 
-	// CSIDrivers are the drivers allowed in inline CSI volumes. Default: none.
+	// CSIDrivers are the drivers allowed in inline CSI volumes, by their names in the cluster. Default: none.
 	CSIDrivers []string `json:"csiDrivers,omitzero"`
 
 	// Tokens allows projected service account tokens beside the sidecar's. Default: false.

@@ -40,11 +40,11 @@ type LifecyclePolicy struct {
 
 // Sidecar describes the injected container.
 type Sidecar struct {
-	// Image is what new agents get.
+	// Image is what new agents get, in full: registry, repository, and a tag or digest. Required.
 	Image string `json:"image"`
 
 	// AcceptedImages are allowlist entries for the sidecars of agents that were admitted earlier. They keep theirs
-	// until their template changes. Default: the repository of Image, any tag or digest.
+	// until their template changes. Must cover Image. Default: the repository of Image, any tag or digest.
 	AcceptedImages []string `json:"acceptedImages,omitzero"`
 
 	// Resources of the container. Default: requests cpu 1m, memory 16Mi; limits cpu 100m, memory 32Mi.
@@ -71,11 +71,13 @@ const (
 
 // Tier is what a user type gets.
 type Tier struct {
+	// Shutdown is WhenIdle or Never.
 	Shutdown Shutdown `json:"shutdown,omitempty"`
 
 	// IdleTimeout is how long an agent may be without activity and triggers. At least 1m.
 	IdleTimeout metav1.Duration `json:"idleTimeout,omitempty"`
 
+	// Storage is Delete or Keep. A tier that never shuts down keeps it.
 	Storage Storage `json:"storage,omitempty"`
 }
 
@@ -122,7 +124,9 @@ type Identities struct {
 
 // Subjects are users and groups, as the API server names them.
 type Subjects struct {
-	Users  []string `json:"users,omitzero"`
+	// Users by their full name, such as system:serviceaccount:NAMESPACE:NAME.
+	Users []string `json:"users,omitzero"`
+
 	Groups []string `json:"groups,omitzero"`
 }
 
@@ -159,7 +163,7 @@ type Namespaces struct {
 	// Names match exactly.
 	Names []string `json:"names,omitempty"`
 
-	// Prefixes match the beginning of a name that is longer than the prefix.
+	// Prefixes match the beginning of a name that is longer than the prefix. A prefix ends in "-".
 	Prefixes []string `json:"prefixes,omitempty"`
 }
 

@@ -93,7 +93,7 @@ func wanted(t reflect.Type) string {
 	}
 	switch t.Kind() {
 	case reflect.String:
-		return "a string; quotes make one of a number"
+		return "a string; put it in quotes"
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Int32:

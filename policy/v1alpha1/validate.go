@@ -15,10 +15,10 @@ import (
 func validateType(tree map[string]any) field.ErrorList {
 	var errs field.ErrorList
 	if got, found := tree["apiVersion"]; found && got != APIVersion {
-		errs = append(errs, field.NotSupported(field.NewPath("apiVersion"), printable(got), []string{APIVersion}))
+		errs = append(errs, field.NotSupported(field.NewPath("apiVersion"), fmt.Sprint(got), []string{APIVersion}))
 	}
 	if got, found := tree["kind"]; found && got != Kind {
-		errs = append(errs, field.NotSupported(field.NewPath("kind"), printable(got), []string{Kind}))
+		errs = append(errs, field.NotSupported(field.NewPath("kind"), fmt.Sprint(got), []string{Kind}))
 	}
 	return errs
 }

@@ -27,7 +27,9 @@ func validateRules(path *field.Path, p *Profile) field.ErrorList {
 	errs = append(errs, validatePatterns(references.Child("secrets"), r.References.Secrets)...)
 	errs = append(errs, validatePatterns(references.Child("configMaps"), r.References.ConfigMaps)...)
 	errs = append(errs, validatePatterns(references.Child("pullSecrets"), r.References.PullSecrets)...)
-	errs = append(errs, validateCollisions(references.Child("pullSecrets"), r.References.PullSecrets, r.References.Secrets)...)
+	for i, p := range r.References.PullSecrets { // they are Secrets as well
+		errs = append(errs, validateDistinct(references.Child("pullSecrets").Index(i), p, r.References.Secrets)...)
+	}
 	errs = append(errs, validateDrivers(references.Child("csiDrivers"), r.References.CSIDrivers)...)
 
 	if most := *r.Replicas.Max; most < 1 {

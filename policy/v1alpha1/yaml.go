@@ -138,7 +138,7 @@ func (p *parser) scalar(path *field.Path, n *yaml.Node) any {
 			return v
 		}
 	}
-	p.errs = append(p.errs, field.TypeInvalid(path, n.Value, "not a value of JSON"))
+	p.errs = append(p.errs, field.TypeInvalid(path, n.Value, "must be a string, a finite number, true or false"))
 	return nil
 }
 
