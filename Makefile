@@ -1,0 +1,134 @@
+# What there is to do here: `make help`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMAGE_PREFIX ?= ghcr.io/dexorder
+IMAGES := lifecycle-webhook
+GOARCH ?= $(shell go env GOARCH)
+
+# go is told of nothing by a workspace file above this checkout.
+export GOWORK := off
+
+# Tools are built on demand, at the versions that tools/go.mod pins: a new version is a new file.
+tool = .cache/bin/$(1)-$(shell sed -n 's|^\t\{0,1\}$(2) \(v[^ ]*\).*|\1|p' tools/go.mod)
+BENCHSTAT := $(call tool,benchstat,golang.org/x/perf)
+GOLANGCI_LINT := $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2)
+KIND := $(call tool,kind,sigs.k8s.io/kind)
+KUSTOMIZE := $(call tool,kustomize,sigs.k8s.io/kustomize/kustomize/v5)
+$(BENCHSTAT): PACKAGE := golang.org/x/perf/cmd/benchstat
+$(GOLANGCI_LINT): PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(KIND): PACKAGE := sigs.k8s.io/kind
+$(KUSTOMIZE): PACKAGE := sigs.k8s.io/kustomize/kustomize/v5
+
+$(BENCHSTAT) $(GOLANGCI_LINT) $(KIND) $(KUSTOMIZE):
+	@mkdir -p $(@D)
+	@CGO_ENABLED=0 tools/progress "building $(@F)" \
+	  go build -v -modfile=tools/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ $(PACKAGE)
+
+##@ See it
+
+.PHONY: help
+help: ## Print this text.
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2} \
+	  /^#- / {printf "  %17s %s\n", "", substr($$0, 4)}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: ## Watch the webhook work on a real API server on this machine; Go is all it needs.
+#- KEEP=1 leaves it running and says how to reach it.
+	@assets=$$(tools/assets) && KUBEBUILDER_ASSETS="$$assets" go run ./demo
+
+##@ Check it
+
+# Packages are race-checked where cgo has its compiler.
+CC_FOUND := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v $$(go env CC))
+RACE ?= $(if $(CC_FOUND),-race)
+
+.PHONY: test
+test: $(KUSTOMIZE) ## Run the tests, against a real API server too.
+	@echo "== etcd, kube-apiserver, kube-controller-manager"
+	@assets=$$(tools/assets --with-controller-manager) && echo "$$assets" && \
+	echo "== go test $(or $(RACE),(without -race: no C compiler))" && \
+	KUBEBUILDER_ASSETS="$$assets" KUSTOMIZE="$$PWD/$(KUSTOMIZE)" go test $(RACE) ./...
+
+.PHONY: verify
+verify: verify-format verify-vet verify-lint verify-modules verify-generated verify-manifests verify-docs ## Check everything that needs no cluster: format, lint, manifests, docs, modules.
+#- make -k verify goes on after a failure.
+
+.PHONY: bench
+bench: $(BENCHSTAT) ## Measure, side by side with what else one could use.
+	@assets=$$(tools/assets) && KUBEBUILDER_ASSETS="$$assets" BENCHSTAT="$$PWD/$(BENCHSTAT)" bench/run
+
+.PHONY: e2e
+e2e: images $(KIND) ## Run the end-to-end tests on a kind cluster of their own.
+#- E2E_KUBECONFIG=FILE uses that kind cluster instead.
+	@KIND="$$PWD/$(KIND)" IMAGES="$(IMAGES:%=$(IMAGE_PREFIX)/%:$(VERSION))" tools/e2e
+
+##@ Build it
+
+# Static and stripped. The version that a program prints is what Go stamps from git.
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w"
+PROGRAMS = $(notdir $(wildcard cmd/*))
+
+.PHONY: build
+build: ## Build the programs into bin/.
+	$(GO_BUILD) -o bin/ $(PROGRAMS:%=./cmd/%)
+
+.PHONY: images
+images: ## Build the container images, tagged VERSION; nothing is pulled.
+	GOOS=linux GOARCH=$(GOARCH) $(GO_BUILD) -o bin/linux-$(GOARCH)/ $(IMAGES:%=./cmd/%)
+	for program in $(IMAGES); do \
+	  docker build --quiet --platform linux/$(GOARCH) --build-arg BINARY=bin/linux-$(GOARCH)/$$program \
+	    --tag $(IMAGE_PREFIX)/$$program:$(VERSION) .; \
+	done
+
+.PHONY: clean
+clean: ## Remove what was built in this checkout.
+	rm -rf bin .cache
+
+# The parts of verify.
+
+.PHONY: verify-format
+verify-format:
+	@echo "== gofmt"
+	@files=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l) && \
+	[ -z "$$files" ] || { echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; }
+
+.PHONY: verify-vet
+verify-vet:
+	@echo "== go vet"
+	@go vet -tags e2e ./...
+
+.PHONY: verify-lint
+verify-lint: $(GOLANGCI_LINT)
+	@echo "== golangci-lint"
+	@$(GOLANGCI_LINT) run
+
+.PHONY: verify-modules
+verify-modules:
+	@for module in $$(git ls-files --cached --others --exclude-standard go.mod '*/go.mod'); do \
+	  echo "== go mod tidy: $$module"; \
+	  go -C "$$(dirname $$module)" mod tidy -diff || { echo "$$module is not tidy"; exit 1; }; \
+	done
+
+.PHONY: verify-generated
+verify-generated:
+	@echo "== go generate"
+	@tools/unchanged go generate ./...
+
+.PHONY: verify-manifests
+verify-manifests: $(KUSTOMIZE)
+	@for overlay in manifests/overlays/*/; do \
+	  echo "== kustomize build $$overlay"; \
+	  $(KUSTOMIZE) build "$$overlay" >/dev/null; \
+	done
+
+.PHONY: verify-docs
+verify-docs:
+	@echo "== commands in the documentation"
+	@tools/check-docs
