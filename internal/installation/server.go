@@ -101,6 +101,9 @@ func (s *Server) ready(ctx context.Context) (bool, string) {
 	return response.StatusCode == http.StatusOK, strings.TrimSpace(string(body))
 }
 
+// PID is the id of the process.
+func (s *Server) PID() int { return s.process.Process.Pid }
+
 // Stop asks the server to finish and waits for it.
 func (s *Server) Stop() error {
 	select {
