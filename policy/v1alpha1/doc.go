@@ -7,3 +7,6 @@
 // Decode reads a file strictly, fills in defaults and returns every error at once. The types carry no behaviour beyond
 // that; package policy judges by them, package inject mutates by them.
 package v1alpha1
+
+// The JSON Schema for editors.
+//go:generate go test . -run ^TestSchemaIsUpToDate$ -update

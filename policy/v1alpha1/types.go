@@ -172,6 +172,7 @@ type ServiceAccount struct {
 	// Name is injected where the Pod template names no account. Empty: nothing is injected.
 	Name string `json:"name,omitempty"`
 
-	// MountToken is injected as automountServiceAccountToken where the template does not say. Nil: nothing is injected.
+	// MountToken is injected as automountServiceAccountToken where the template does not say. Left out: nothing is
+	// injected.
 	MountToken *bool `json:"mountToken,omitempty"`
 }
