@@ -38,7 +38,8 @@ func (o Outcome) String() string {
 
 // Finding is one thing to say about an object.
 type Finding struct {
-	// Rule is the id of the rule that found it. Empty for what no rule found.
+	// Rule is the id of the rule that found it. Empty for a warning of no rule, not-understood for an object that could
+	// not be judged.
 	Rule string
 
 	// Field is the path from the object's root, and Line where that is in the file.
@@ -48,10 +49,17 @@ type Finding struct {
 	Message string
 }
 
+// notUnderstood stands in Finding.Rule where no rule could be asked, for programs to tell.
+const notUnderstood = "not-understood"
+
 // String returns the finding on one line, without its place.
 func (f Finding) String() string {
+	rule := f.Rule
+	if rule == notUnderstood {
+		rule = ""
+	}
 	var parts []string
-	for _, part := range []string{f.Rule, f.Field, f.Message} {
+	for _, part := range []string{rule, f.Field, f.Message} {
 		if part != "" {
 			parts = append(parts, part)
 		}
@@ -63,7 +71,8 @@ func (f Finding) String() string {
 type Verdict struct {
 	Object *manifest.Object
 
-	// Namespace the object was judged for. For one that was not judged, what it says itself.
+	// Namespace the object would be in. For an object that is no workload, what it says itself: that it says nothing may
+	// mean that it belongs to the cluster.
 	Namespace string
 
 	Outcome  Outcome
@@ -77,6 +86,9 @@ func (v *Verdict) Allowed() bool { return v.Outcome == Admitted || v.Outcome == 
 // Check judges an object as the webhook would on its creation.
 func (j *Judge) Check(o *manifest.Object) Verdict {
 	v := Verdict{Object: o, Namespace: o.Namespace}
+	if isWorkload(o) {
+		v.Namespace = j.namespaceOf(o)
+	}
 	s, failure := j.read(o)
 	switch {
 	case failure != nil:
@@ -87,12 +99,14 @@ func (j *Judge) Check(o *manifest.Object) Verdict {
 		v.Outcome = NotJudged
 		return v
 	}
-	v.Namespace = s.namespace
 	j.inject(o, s)
+	if s.Meta.Name == "" {
+		s.Meta.Name = s.Meta.GenerateName + "xxxxx" // As the API server does between the two webhooks.
+	}
 	review := j.Policy.Review(&policy.Request{
 		Operation: admissionv1.Create,
 		Namespace: s.namespace,
-		Name:      o.Name,
+		Name:      s.Meta.Name,
 		Object:    s.Object,
 	})
 	if !review.Allowed() {

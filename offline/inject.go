@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
@@ -104,10 +105,15 @@ func (in *Injection) Diff() (string, error) {
 		return "", err
 	}
 	return difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: strings.SplitAfter(string(before), "\n"), FromFile: in.title() + " as given",
-		B: strings.SplitAfter(string(after), "\n"), ToFile: in.title() + " as stored",
+		A: lines(before), FromFile: in.title() + " as given",
+		B: lines(after), ToFile: in.title() + " as stored",
 		Context: 3,
 	})
+}
+
+// lines splits a text that ends with a line's end, which difflib.SplitLines takes for one line more.
+func lines(text []byte) []string {
+	return slices.Collect(strings.Lines(string(text)))
 }
 
 func (in *Injection) title() string {
@@ -149,7 +155,7 @@ func ToJSON(injections []Injection) ([]byte, error) {
 		}
 		value = fmt.Appendf(nil, `{"apiVersion":"v1","kind":"List","items":[%s]}`, bytes.Join(items, []byte(",")))
 	}
-	if err := value.Format(jsontext.Multiline(true), jsontext.WithIndent("  ")); err != nil {
+	if err := value.Format(jsontext.ReorderRawObjects(true), jsontext.Multiline(true), jsontext.WithIndent("  ")); err != nil {
 		return nil, fmt.Errorf("write JSON: %w", err)
 	}
 	return append(value, '\n'), nil

@@ -13,6 +13,9 @@ import (
 
 // WriteText writes verdicts for people: a line for each object with its place, and under it what there is to say.
 func WriteText(w io.Writer, verdicts []Verdict) error {
+	if len(verdicts) == 0 {
+		return nil
+	}
 	var b bytes.Buffer
 	var counts [NotUnderstood + 1]int
 	for i := range verdicts {
@@ -86,7 +89,11 @@ func WriteJSON(w io.Writer, verdicts []Verdict) error {
 			Reasons: []jsonReason{}, Warnings: []string{},
 		}
 		for _, f := range v.Reasons {
-			list[i].Reasons = append(list[i].Reasons, jsonReason{f.Rule, f.Field, f.Message})
+			reason := jsonReason{f.Rule, f.Field, f.Message}
+			if f.Rule == notUnderstood {
+				reason.Message = fmt.Sprintf("line %d: %s", f.Line, f.Message) // There may be no name to find it by.
+			}
+			list[i].Reasons = append(list[i].Reasons, reason)
 		}
 		for _, f := range v.Warnings {
 			list[i].Warnings = append(list[i].Warnings, f.String())
@@ -132,8 +139,8 @@ func (v *Verdict) command(b *bytes.Buffer, command string, f Finding) {
 	if len(properties) > 0 {
 		command += " "
 	}
-	message := Finding{Field: f.Field, Message: f.Message}.String()
-	fmt.Fprintf(b, "::%s%s::%s\n", command, strings.Join(properties, ","), githubMessage.Replace(v.name()+": "+message))
+	message := printable(v.name() + ": " + Finding{Field: f.Field, Message: f.Message}.String())
+	fmt.Fprintf(b, "::%s%s::%s\n", command, strings.Join(properties, ","), githubMessage.Replace(message))
 }
 
 // Describe returns a finding about the document on one line, with its place.

@@ -38,8 +38,15 @@ type kind struct {
 // is another kind.
 var workloadGroups = []string{"", "apps", "batch", "extensions"}
 
-// notUnderstood stands where a rule's id does when an object could not be judged.
-const notUnderstood = "not-understood"
+func isWorkload(o *manifest.Object) bool { return indexOf(o) >= 0 }
+
+// indexOf returns the place of the object's kind in workloads, whatever its version. Negative if it is none of them.
+func indexOf(o *manifest.Object) int {
+	if !slices.Contains(workloadGroups, o.GVK.Group) {
+		return -1
+	}
+	return slices.IndexFunc(workloads, func(k kind) bool { return k.Kind == o.GVK.Kind })
+}
 
 // subject is an object made ready to judge.
 type subject struct {
@@ -53,8 +60,8 @@ func (j *Judge) read(o *manifest.Object) (*subject, *manifest.Error) {
 	if o.Err != nil {
 		return nil, o.Err
 	}
-	i := slices.IndexFunc(workloads, func(k kind) bool { return k.Kind == o.GVK.Kind })
-	if i < 0 || !slices.Contains(workloadGroups, o.GVK.Group) {
+	i := indexOf(o)
+	if i < 0 {
 		return nil, nil
 	}
 	known := workloads[i]
@@ -72,7 +79,7 @@ func (j *Judge) read(o *manifest.Object) (*subject, *manifest.Error) {
 	s := &subject{Object: decoded, namespace: j.namespaceOf(o), warnings: unknownFields(o, known.typed())}
 	s.Meta.Namespace = s.namespace // The API server fills it in before it asks anybody.
 	if j.Policy.Profile(s.namespace) == nil {
-		s.warn(o, "metadata.namespace", "no profile of the policy covers namespace %q: not judged; covered are %s",
+		s.warn(o, "metadata.namespace", "no profile of the policy covers namespace %q, so the webhook leaves it alone; covered are %s",
 			s.namespace, coverage(j.Policy))
 	}
 	return s, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,9 @@ func (in *input) bind(flags *pflag.FlagSet) {
 
 // judge makes ready what manifests are judged by.
 func (in *input) judge() (*offline.Judge, error) {
+	if len(in.files) == 0 {
+		return nil, errors.New("no manifests; say -f FILE, -f DIRECTORY or -f -")
+	}
 	if in.namespace == "" {
 		return nil, fmt.Errorf("--namespace is empty; accepted: a namespace's name")
 	}
@@ -69,10 +73,6 @@ func indented(s string) string {
 
 // documents reads every manifest that can be read and says which cannot. ok means that all could, and that there were any.
 func (in *input) documents(s streams) (docs []*manifest.Document, ok bool) {
-	if len(in.files) == 0 {
-		s.fail("no manifests; say -f FILE, -f DIRECTORY or -f -")
-		return nil, false
-	}
 	sources, errs := manifest.Sources(in.files, s.in)
 	for _, source := range sources {
 		found, err := source.Documents()

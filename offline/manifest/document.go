@@ -116,9 +116,9 @@ func jsonError(err error, lines lineCounter) *Error {
 	}
 	line := lines.at(int(syntax.ByteOffset))
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return &Error{Line: line, Message: fmt.Sprintf("line %d: %s is given twice", line, FieldPath(syntax.JSONPointer))}
+		return &Error{Line: line, Message: FieldPath(syntax.JSONPointer) + " is given twice"}
 	}
-	return &Error{Line: line, Message: fmt.Sprintf("line %d: invalid JSON: %v", line, syntax.Err)}
+	return &Error{Line: line, Message: fmt.Sprintf("invalid JSON: %v", syntax.Err)}
 }
 
 // lineCounter tells the lines of ascending offsets.
@@ -202,7 +202,7 @@ func duplicates(n *yaml3.Node, path string, before int, found []Error) []Error {
 			key, field := n.Content[i], join(path, n.Content[i].Value)
 			if line, ok := first[key.Value]; ok {
 				found = append(found, Error{Line: before + key.Line, Message: fmt.Sprintf(
-					"line %d: %s is given twice, first on line %d", before+key.Line, field, before+line)})
+					"%s is given twice, on lines %d and %d", field, before+line, before+key.Line)})
 			} else if key.Kind == yaml3.ScalarNode {
 				first[key.Value] = key.Line
 			}
@@ -230,6 +230,5 @@ func yamlError(err error, before int) *Error {
 		return &Error{Message: "invalid YAML: " + strings.TrimPrefix(message, "yaml: ")}
 	}
 	line, _ := strconv.Atoi(m[1])
-	line += before
-	return &Error{Line: line, Message: fmt.Sprintf("line %d: invalid YAML: %s", line, message[len(m[0]):])}
+	return &Error{Line: before + line, Message: "invalid YAML: " + message[len(m[0]):]}
 }

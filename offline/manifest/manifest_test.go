@@ -75,25 +75,24 @@ func TestDocuments(t *testing.T) {
 
 		{"syntax", a + "---\n" + "kind: [\n" + "---\n" + b, []string{
 			"1@1 v1/A /a",
-			"2@5 error at 5: line 5: invalid YAML: did not find expected node content",
+			"2@5 error at 5: invalid YAML: did not find expected node content",
 			"3@7 v1/B /b",
 		}},
 		{"duplicate keys", a + "---\nkind: B\nspec:\n- a.b/c: 1\n  a.b/c: 2\nkind: C\n", []string{
 			"1@1 v1/A /a",
-			"2@5 error at 8: line 8: spec[0][a.b/c] is given twice, first on line 7; " +
-				"line 9: kind is given twice, first on line 5",
+			"2@5 error at 8: spec[0][a.b/c] is given twice, on lines 7 and 8; kind is given twice, on lines 5 and 9",
 		}},
 		{"duplicate names in JSON", "{\"kind\": \"A\",\n \"spec\": [{\"a\": 1,\n \"a\": 2}]}",
-			[]string{"1@1 error at 3: line 3: spec[0].a is given twice"}},
+			[]string{"1@1 error at 3: spec[0].a is given twice"}},
 		{"broken JSON", "{\"apiVersion\": \"v1\", \"kind\": \"A\"}\n{\"kind\":\n \"A\",,}\n", []string{
 			"1@1 v1/A /",
-			"2@2 error at 3: line 3: invalid JSON: invalid character ',' at start of string (expecting '\"')",
+			"2@2 error at 3: invalid JSON: invalid character ',' at start of string (expecting '\"')",
 		}},
 		{"a second document without a marker", "{kind: A, apiVersion: v1}\n{kind: B, apiVersion: v1}\n", []string{"1@1 error at 0: " + more}},
 		{"old Mac line ends", "kind: A\rapiVersion: v1\r---\rkind: B\r", []string{"1@1 error at 0: " + more}},
 		{"one document with old Mac line ends", "kind: A\rapiVersion: v1\r", []string{"1@1 v1/A /"}},
 		{"YAML 1.1 as kubectl reads it", "apiVersion: v1\nkind: A\nmetadata: {name: yes}\n",
-			[]string{"1@1 error at 3: metadata.name: a boolean does not fit: string is expected"}},
+			[]string{"1@1 error at 3: metadata.name: a boolean does not fit: a string is expected"}},
 		{"anchor bomb", bomb(), []string{"1@1 error at 0: invalid YAML: document contains excessive aliasing"}},
 		{"no object", "- a\n---\nfoo\n---\n1\n", []string{
 			"1@1 error at 0: a list is not an object",
@@ -103,9 +102,9 @@ func TestDocuments(t *testing.T) {
 		{"no kind", "apiVersion: v1\n", []string{"1@1 error at 0: there is no kind, as every Kubernetes object has"}},
 		{"no apiVersion", "kind: A\n", []string{"1@1 error at 0: there is no apiVersion, as every Kubernetes object has"}},
 		{"kind is a number", "apiVersion: v1\nkind: 7\n",
-			[]string{"1@1 error at 2: kind: a number does not fit: string is expected"}},
+			[]string{"1@1 error at 2: kind: a number does not fit: a string is expected"}},
 		{"metadata is a list", "apiVersion: v1\nkind: A\nmetadata:\n- name\n",
-			[]string{"1@1 error at 3: metadata: a list does not fit: struct is expected"}},
+			[]string{"1@1 error at 3: metadata: a list does not fit: an object is expected"}},
 		{"kustomization", "kind: Kustomization\nresources: []\n", []string{"1@1 /Kustomization /"}},
 
 		{"List", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: A\n- apiVersion: v1\n  kind: B\n- 5\n", []string{

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -156,11 +157,30 @@ func (o *Object) DecodeError(err error) *Error {
 	case semantic.Err != nil:
 		e.Message = semantic.Err.Error()
 	case semantic.GoType != nil:
-		e.Message = fmt.Sprintf("%s does not fit: %s is expected", value, semantic.GoType.Kind())
+		e.Message = fmt.Sprintf("%s does not fit: %s is expected", value, expected(semantic.GoType.Kind()))
 	default:
 		e.Message = value + " does not fit"
 	}
 	return e
+}
+
+// expected describes the JSON that a Go type takes.
+func expected(k reflect.Kind) string {
+	switch k {
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.Int32:
+		return "a whole number of 32 bits"
+	case reflect.Int64:
+		return "a whole number of 64 bits"
+	}
+	return "a " + k.String()
 }
 
 func describe(k jsontext.Kind) string {
