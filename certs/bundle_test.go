@@ -49,11 +49,13 @@ func TestMergeBundle(t *testing.T) {
 		want    []string
 		changed bool
 	}{
-		"an empty bundle gets the CA":   {a: steady, want: []string{"current"}, changed: true},
-		"a complete bundle is left":     {bundle: list(current), a: steady, want: []string{"current"}},
-		"garbage is replaced":           {raw: "no PEM", a: steady, want: []string{"current"}, changed: true},
-		"garbage beside the CA is left": {raw: "# ours\n" + string(encodeBundle(list(current))), a: steady, want: []string{"current"}},
-		"nothing is known yet":          {a: authorities{}},
+		"an empty bundle gets the CA": {a: steady, want: []string{"current"}, changed: true},
+		"a complete bundle is left":   {bundle: list(current), a: steady, want: []string{"current"}},
+		"garbage is replaced":         {raw: "no PEM", a: steady, want: []string{"current"}, changed: true},
+		"garbage beside the CA is left": {
+			raw: "# ours\n" + string(encodeBundle(list(current))), a: steady, want: []string{"current"},
+		},
+		"nothing is known yet": {a: authorities{}},
 		"the served and the new CA": {
 			a:    with(func(a *authorities) { a.required = list(current, fresh); a.current = fresh }),
 			want: []string{"current", "fresh"}, changed: true,
@@ -63,9 +65,14 @@ func TestMergeBundle(t *testing.T) {
 			a:      with(func(a *authorities) { a.required = list(current, fresh); a.current = fresh; a.currentSince = now }),
 			want:   []string{"foreign", "current", "fresh"}, changed: true,
 		},
-		"expired by any clock goes":     {bundle: list(overdue, current, ourOverdue), a: steady, want: []string{"current"}, changed: true},
-		"expired by this clock stays":   {bundle: list(justOver, current), a: steady, want: []string{"justOver", "current"}},
-		"an expired one is never added": {bundle: list(current), a: with(func(a *authorities) { a.required = list(current, justOver) }), want: []string{"current"}},
+		"expired by any clock goes": {
+			bundle: list(overdue, current, ourOverdue), a: steady, want: []string{"current"}, changed: true,
+		},
+		"expired by this clock stays": {bundle: list(justOver, current), a: steady, want: []string{"justOver", "current"}},
+		"an expired one is never added": {
+			bundle: list(current), a: with(func(a *authorities) { a.required = list(current, justOver) }),
+			want: []string{"current"},
+		},
 		"ours goes when its leaves have expired": {
 			bundle: list(replaced, current), a: steady, want: []string{"current"}, changed: true,
 		},

@@ -77,12 +77,15 @@ const servingName = "serving"
 func (c *cluster) issue(t *testing.T, client *cmclient.Clientset) {
 	t.Helper()
 	named := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: c.name} }
-	issuers := []*cmapi.Issuer{
-		{ObjectMeta: named("root"), Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}},
-		{ObjectMeta: named("ca"), Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}}},
+	issuers := map[string]cmapi.IssuerConfig{
+		"root": {SelfSigned: &cmapi.SelfSignedIssuer{}},
+		"ca":   {CA: &cmapi.CAIssuer{SecretName: "ca"}},
 	}
-	for _, issuer := range issuers {
-		if _, err := client.CertmanagerV1().Issuers(c.name).Create(t.Context(), issuer, metav1.CreateOptions{}); err != nil {
+	for name, config := range issuers {
+		_, err := client.CertmanagerV1().Issuers(c.name).Create(t.Context(), &cmapi.Issuer{
+			ObjectMeta: named(name), Spec: cmapi.IssuerSpec{IssuerConfig: config},
+		}, metav1.CreateOptions{})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -167,7 +170,7 @@ func (c *cluster) mount(t *testing.T, secret string, v *volume) {
 	})
 }
 
-// TestCertManagerRotation lets cert-manager renew the leaf and its CA under traffic, with cainjector writing the bundle.
+// TestCertManagerRotation lets cert-manager renew the leaf and its CA under traffic; cainjector writes the bundle.
 func TestCertManagerRotation(t *testing.T) {
 	c := newCluster(t, "cert-manager")
 	client := c.startCertManager(t)
@@ -193,7 +196,9 @@ func TestCertManagerRotation(t *testing.T) {
 	if err := c.client.CoreV1().Secrets(c.name).Delete(t.Context(), servingName, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the Secret was deleted, and a new leaf is served", func() (bool, error) { return len(e.served()) == 2, nil })
+	eventually(t, "the Secret was deleted, and a new leaf is served", func() (bool, error) {
+		return len(e.served()) == 2, nil
+	})
 	load.more(t, 20)
 
 	c.renew(t, client, servingName)

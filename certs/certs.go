@@ -1,12 +1,13 @@
 // Package certs keeps the serving certificate of the admission webhook server current and trusted, without a restart.
 //
 // With failurePolicy Fail a handshake that the API server rejects is a create that a user cannot make. So a new
-// certificate is never served just because it exists: the old one stays in service until the caBundle of every webhook
-// that calls the server verifies the new one, and a moment longer, because API servers learn of the bundle by watch.
+// certificate is never served just because it exists: the old one stays in service until the caBundle of every
+// webhook that calls the server verifies the new one, and a moment longer, because API servers learn of the bundle
+// by watch.
 //
-// There are two sources. NewSelfManaged needs nothing else installed: it keeps a CA in a Secret that all replicas share,
-// signs leaves with it and writes the caBundle itself. NewMounted serves a pair of files, such as a mounted Secret of
-// cert-manager's, and leaves the caBundle to cert-manager's cainjector.
+// There are two sources. NewSelfManaged needs nothing else installed: it keeps a CA in a Secret that all replicas
+// share, signs leaves with it and writes the caBundle itself. NewMounted serves a pair of files, such as a mounted
+// Secret of cert-manager's, and leaves the caBundle to cert-manager's cainjector.
 package certs
 
 import (
@@ -44,6 +45,7 @@ type Registrations struct {
 	Validating []string
 }
 
-// DefaultSettle is how long a new certificate waits after all bundles were seen to verify it. The watches of API servers
-// bring a bundle within milliseconds; the rest is for a busy one.
+// DefaultSettle is how long a new certificate waits after all bundles were seen to verify it. The watches of API
+// servers bring a bundle within milliseconds; the rest is for a busy one, and for one whose clock is behind, as a leaf
+// of the self-managed CA is valid from the second it was signed.
 const DefaultSettle = 2 * time.Second

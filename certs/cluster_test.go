@@ -126,7 +126,9 @@ func (c *cluster) register(t *testing.T, caBundle []byte, annotations map[string
 	meta := metav1.ObjectMeta{Name: c.name, Annotations: annotations}
 	rules := []admissionregistrationv1.RuleWithOperations{{
 		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+		Rule: admissionregistrationv1.Rule{
+			APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"},
+		},
 	}}
 	selector := &metav1.LabelSelector{MatchLabels: map[string]string{trafficLabel: c.name}}
 	fail, none := admissionregistrationv1.Fail, admissionregistrationv1.SideEffectClassNone
@@ -145,10 +147,12 @@ func (c *cluster) register(t *testing.T, caBundle []byte, annotations map[string
 		})
 	}
 	registry := c.client.AdmissionregistrationV1()
-	if _, err := registry.MutatingWebhookConfigurations().Create(t.Context(), mutating, metav1.CreateOptions{}); err != nil {
+	_, err := registry.MutatingWebhookConfigurations().Create(t.Context(), mutating, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := registry.ValidatingWebhookConfigurations().Create(t.Context(), validating, metav1.CreateOptions{}); err != nil {
+	_, err = registry.ValidatingWebhookConfigurations().Create(t.Context(), validating, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -185,7 +189,8 @@ func (c *cluster) setBundles(t *testing.T, caBundle []byte) {
 	for i := range mutating.Webhooks {
 		mutating.Webhooks[i].ClientConfig.CABundle = caBundle
 	}
-	if _, err := registry.MutatingWebhookConfigurations().Update(t.Context(), mutating, metav1.UpdateOptions{}); err != nil {
+	_, err = registry.MutatingWebhookConfigurations().Update(t.Context(), mutating, metav1.UpdateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	validating, err := registry.ValidatingWebhookConfigurations().Get(t.Context(), c.name, metav1.GetOptions{})

@@ -40,49 +40,43 @@ type decision struct {
 // have had time to notice, unless the old one is of no use any more.
 func decide(v view) decision {
 	missing := untrusted(v.candidate, v.registrations, v.now)
-	settled := v.trustedSince.Add(v.settle)
-	switch {
-	case missing == nil && (len(v.registrations) == 0 || !v.now.Before(settled)):
-		return decision{serve: true}
-	case v.served == nil:
-		return decision{serve: true, missing: orSettling(missing), again: again(missing, settled, v), hurried: "it is the first"}
-	case expired(v.served, v.now):
-		return decision{
-			serve: true, missing: orSettling(missing), again: again(missing, settled, v), hurried: "the old one has expired",
+	if missing == nil {
+		settled := v.trustedSince.Add(v.settle)
+		switch {
+		case len(v.registrations) == 0 || !v.now.Before(settled):
+			return decision{serve: true}
+		case v.served != nil && untrusted(v.served, v.registrations, v.now) != nil:
+			return decision{serve: true, hurried: "the old one is no longer trusted"}
 		}
-	case missing == nil && untrusted(v.served, v.registrations, v.now) != nil:
-		return decision{serve: true, hurried: "the old one is no longer trusted"}
-	default:
-		return decision{missing: orSettling(missing), again: again(missing, settled, v)}
+		return v.hurry(decision{missing: errSettling, again: settled})
 	}
+	d := decision{missing: missing}
+	if v.served != nil && v.served != v.candidate && !expired(v.served, v.now) {
+		d.again = v.served.Leaf.NotAfter
+	}
+	return v.hurry(d)
+}
+
+// hurry serves a candidate that ought to wait where waiting does no good.
+func (v view) hurry(d decision) decision {
+	switch {
+	case v.served == nil:
+		d.serve, d.hurried = true, "it is the first"
+	case expired(v.served, v.now):
+		d.serve, d.hurried = true, "the old one has expired"
+	}
+	return d
 }
 
 var errSettling = errors.New("giving API servers time to notice that every bundle trusts it")
-
-func orSettling(missing error) error {
-	if missing == nil {
-		return errSettling
-	}
-	return missing
-}
-
-func again(missing error, settled time.Time, v view) time.Time {
-	if missing == nil {
-		return settled
-	}
-	if v.served != nil && v.served != v.candidate && !expired(v.served, v.now) {
-		return v.served.Leaf.NotAfter
-	}
-	return time.Time{}
-}
 
 func expired(c *tls.Certificate, now time.Time) bool {
 	return !now.Before(c.Leaf.NotAfter)
 }
 
 // untrusted is nil when every webhook of every registration would accept the certificate, verified just as the API
-// server does it; else it names the first that would not in each. A configuration that is absent trusts nothing: when it
-// comes, it comes with a bundle of its own.
+// server does it; else it names the first that would not in each. A configuration that is absent trusts nothing: when
+// it comes, it comes with a bundle of its own.
 func untrusted(c *tls.Certificate, registrations []registration, now time.Time) error {
 	var missing []string
 	for _, r := range registrations {

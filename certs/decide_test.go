@@ -43,7 +43,8 @@ func TestDecide(t *testing.T) {
 		again             time.Time
 	}{
 		"trusted and settled": {
-			served: oldLeaf, candidate: newLeaf, registrations: []registration{both, both}, trustedSince: now.Add(-settle), serve: true,
+			served: oldLeaf, candidate: newLeaf,
+			registrations: []registration{both, both}, trustedSince: now.Add(-settle), serve: true,
 		},
 		"trusted a moment ago": {
 			served: oldLeaf, candidate: newLeaf, registrations: []registration{both}, trustedSince: now.Add(-time.Second),
@@ -51,7 +52,7 @@ func TestDecide(t *testing.T) {
 		},
 		"one configuration lacks the new CA": {
 			served: oldLeaf, candidate: newLeaf, registrations: []registration{both, onlyOld},
-			missing: `ValidatingWebhookConfiguration "ours" webhook "w.example.com": clientConfig.caBundle lacks the certificate's issuer`,
+			missing: `"ours" webhook "w.example.com": clientConfig.caBundle lacks the certificate's issuer`,
 			again:   oldLeaf.Leaf.NotAfter,
 		},
 		"one webhook lacks the new CA": {
@@ -67,8 +68,9 @@ func TestDecide(t *testing.T) {
 			missing: "holds no certificate", again: oldLeaf.Leaf.NotAfter,
 		},
 		"a configuration is gone": {
-			served: oldLeaf, candidate: newLeaf, registrations: []registration{{kind: kindMutating, name: "ours", state: absent}},
-			missing: `MutatingWebhookConfiguration "ours" does not exist`, again: oldLeaf.Leaf.NotAfter,
+			served: oldLeaf, candidate: newLeaf,
+			registrations: []registration{{kind: kindMutating, name: "ours", state: absent}},
+			missing:       `MutatingWebhookConfiguration "ours" does not exist`, again: oldLeaf.Leaf.NotAfter,
 		},
 		"nothing was read yet": {
 			served: oldLeaf, candidate: newLeaf, registrations: []registration{{kind: kindMutating, name: "ours"}},
@@ -90,7 +92,8 @@ func TestDecide(t *testing.T) {
 			missing: "lacks the certificate's issuer", again: oldLeaf.Leaf.NotAfter,
 		},
 		"the old one has expired": {
-			served: expiredLeaf, candidate: newLeaf, registrations: []registration{onlyOld}, serve: true, missing: "lacks the certificate's issuer",
+			served: expiredLeaf, candidate: newLeaf,
+			registrations: []registration{onlyOld}, serve: true, missing: "lacks the certificate's issuer",
 		},
 		"the first is served untrusted": {
 			candidate: newLeaf, registrations: []registration{onlyOld}, serve: true, missing: "lacks the certificate's issuer",
@@ -100,14 +103,17 @@ func TestDecide(t *testing.T) {
 			missing: "giving API servers time", again: now.Add(settle),
 		},
 		"the first goes on waiting in service": {
-			served: newLeaf, candidate: newLeaf, registrations: []registration{onlyOld}, missing: "lacks the certificate's issuer",
+			served: newLeaf, candidate: newLeaf,
+			registrations: []registration{onlyOld}, missing: "lacks the certificate's issuer",
 		},
 		"the first has settled in service": {
-			served: newLeaf, candidate: newLeaf, registrations: []registration{both}, trustedSince: now.Add(-settle), serve: true,
+			served: newLeaf, candidate: newLeaf,
+			registrations: []registration{both}, trustedSince: now.Add(-settle), serve: true,
 		},
 		"nobody to wait for": {served: oldLeaf, candidate: newLeaf, serve: true},
 		"a configuration without webhooks": {
-			served: oldLeaf, candidate: newLeaf, registrations: []registration{registered()}, trustedSince: now.Add(-settle), serve: true,
+			served: oldLeaf, candidate: newLeaf,
+			registrations: []registration{registered()}, trustedSince: now.Add(-settle), serve: true,
 		},
 	}
 	for name, test := range tests {

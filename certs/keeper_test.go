@@ -40,6 +40,7 @@ func TestKeeper(t *testing.T) {
 		ready  string // "" for ready
 	}
 	serial1, serial2 := leaf1.Leaf.SerialNumber.String(), leaf2.Leaf.SerialNumber.String()
+	gone := []registration{{kind: kindMutating, name: "ours", state: absent}}
 	steps := []struct {
 		name          string
 		after         time.Duration
@@ -47,7 +48,7 @@ func TestKeeper(t *testing.T) {
 		registrations []registration
 		want          want
 	}{
-		{"the first is served untrusted", 0, false, []registration{{kind: kindMutating, name: "ours", state: absent}}, want{serial1, "does not exist"}},
+		{"the first is served untrusted", 0, false, gone, want{serial1, "does not exist"}},
 		{"trust must settle", time.Second, false, trusting(first), want{serial1, "giving API servers time"}},
 		{"trust was lost while it settled", time.Second, false, trusting(), want{serial1, "holds no certificate"}},
 		{"and begins anew", 5 * time.Second, false, trusting(first), want{serial1, "giving API servers time"}},

@@ -59,8 +59,9 @@ func TestMountedRotation(t *testing.T) {
 	now := time.Now()
 	ca1 := newTestCA(t, "mounted-ca", now.Add(-time.Hour), now.Add(time.Hour))
 	ca2 := newTestCA(t, "mounted-ca", now.Add(-time.Hour), now.Add(time.Hour))
-	first, second := ca1.leaf(t, now.Add(-time.Hour), now.Add(time.Hour)), ca1.leaf(t, now.Add(-time.Hour), now.Add(time.Hour))
-	third, fourth := ca2.leaf(t, now.Add(-time.Hour), now.Add(time.Hour)), ca2.leaf(t, now.Add(-time.Hour), now.Add(time.Hour))
+	begin, end := now.Add(-time.Hour), now.Add(time.Hour)
+	first, second := ca1.leaf(t, begin, end), ca1.leaf(t, begin, end)
+	third, fourth := ca2.leaf(t, begin, end), ca2.leaf(t, begin, end)
 
 	v, events := newVolume(t), &logged{}
 	source, err := NewMounted(MountedOptions{
@@ -115,11 +116,12 @@ func TestMountedRotation(t *testing.T) {
 func TestMountedAlone(t *testing.T) {
 	now := time.Now()
 	ca := newTestCA(t, "mounted-ca", now.Add(-time.Hour), now.Add(time.Hour))
-	first, second := ca.leaf(t, now.Add(-time.Hour), now.Add(time.Hour)), ca.leaf(t, now.Add(-time.Hour), now.Add(time.Minute))
+	first, second := ca.leaf(t, now, now.Add(time.Hour)), ca.leaf(t, now, now.Add(time.Minute))
 	v := newVolume(t)
 	v.put(t, first, first)
 	source, err := NewMounted(MountedOptions{
-		CertFile: v.path(corev1.TLSCertKey), KeyFile: v.path(corev1.TLSPrivateKeyKey), Logger: testLogger(t), Settle: time.Hour,
+		CertFile: v.path(corev1.TLSCertKey), KeyFile: v.path(corev1.TLSPrivateKeyKey),
+		Logger: testLogger(t), Settle: time.Hour,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +140,7 @@ func TestMountedExpired(t *testing.T) {
 	c := newCluster(t, "mounted-expired")
 	now := time.Now()
 	ca, other := newTestCA(t, "mounted-ca", now, now.Add(time.Hour)), newTestCA(t, "other", now, now.Add(time.Hour))
-	first, second := ca.leaf(t, now.Add(-time.Hour), now.Add(3*time.Second)), ca.leaf(t, now.Add(-time.Hour), now.Add(time.Hour))
+	first, second := ca.leaf(t, now, now.Add(3*time.Second)), ca.leaf(t, now, now.Add(time.Hour))
 	v, events := newVolume(t), &logged{}
 	v.put(t, first, first)
 	source, err := NewMounted(MountedOptions{
@@ -165,7 +167,9 @@ func TestMountedExpired(t *testing.T) {
 }
 
 func TestNewMountedRefuses(t *testing.T) {
-	_, err := NewMounted(MountedOptions{CertFile: "tls.crt", Registrations: Registrations{Mutating: []string{"x"}}, Settle: -1})
+	_, err := NewMounted(MountedOptions{
+		CertFile: "tls.crt", Registrations: Registrations{Mutating: []string{"x"}}, Settle: -1,
+	})
 	if err == nil {
 		t.Fatal("accepted")
 	}

@@ -151,7 +151,7 @@ func NewSelfManaged(options SelfManagedOptions) (Source, error) {
 	s.leaves = &servertls.DynamicSource{
 		DNSNames: options.DNSNames, Authority: s.signer, RetryInterval: 250 * time.Millisecond,
 	}
-	s.lacking(fmt.Errorf("none was signed; the CA is kept in Secret %s/%s", options.SecretNamespace, options.SecretName))
+	s.lacking(fmt.Errorf("none was signed; the CA is kept in secret %s/%s", options.SecretNamespace, options.SecretName))
 	return s, nil
 }
 
@@ -241,8 +241,9 @@ const takeOver = 20 * time.Millisecond
 
 var errNotTakenOver = errors.New("the newest leaf was signed this moment")
 
-// learn takes up the newest leaf together with its CA, which the library does not tell: it reads the Secret. A Secret
-// that has moved on in between yields no candidate, as the next leaf is being signed, but its CA is registered already.
+// learn takes up the newest leaf together with its CA. The library does not tell the CA, so a leaf that the one known
+// has not signed makes it read the Secret. If that has moved on in between there is no candidate, as the next leaf is
+// being signed already, but its CA is known and can be registered.
 func (s *selfManaged) learn(ctx context.Context) error {
 	signed := s.signer.signed.Load()
 	if signed == nil || s.candidate != nil && signed.Equal(s.candidate.Leaf) {
@@ -252,18 +253,20 @@ func (s *selfManaged) learn(ctx context.Context) error {
 	if err != nil || !signed.Equal(leaf.Leaf) {
 		return errNotTakenOver
 	}
-	ca, err := s.readCA(ctx)
-	if err != nil {
-		return err
+	if s.secretCA == nil || signed.CheckSignatureFrom(s.secretCA) != nil {
+		ca, err := s.readCA(ctx)
+		if err != nil {
+			return err
+		}
+		if s.secretCA == nil || !ca.Equal(s.secretCA) {
+			s.secretCA, s.secretSince = ca, s.now()
+		}
+		if err := signed.CheckSignatureFrom(ca); err != nil {
+			return fmt.Errorf("the CA in secret %s/%s has not signed it: %w",
+				s.options.SecretNamespace, s.options.SecretName, err)
+		}
 	}
-	if s.secretCA == nil || !ca.Equal(s.secretCA) {
-		s.secretCA, s.secretSince = ca, s.now()
-	}
-	if err := leaf.Leaf.CheckSignatureFrom(ca); err != nil {
-		return fmt.Errorf("Secret %s/%s holds another CA than the one that signed: %w",
-			s.options.SecretNamespace, s.options.SecretName, err)
-	}
-	s.candidate, s.candidateCA = leaf, ca
+	s.candidate, s.candidateCA = leaf, s.secretCA
 	return nil
 }
 
@@ -276,7 +279,7 @@ func (s *selfManaged) readCA(ctx context.Context) (*x509.Certificate, error) {
 	}
 	found := parseBundle(secret.Data[corev1.TLSCertKey])
 	if len(found) == 0 {
-		return nil, fmt.Errorf("Secret %s/%s: %s holds no certificate",
+		return nil, fmt.Errorf("secret %s/%s: %s holds no certificate",
 			s.options.SecretNamespace, s.options.SecretName, corev1.TLSCertKey)
 	}
 	return found[0], nil

@@ -70,7 +70,7 @@ func TestSelfManagedRotation(t *testing.T) {
 		run(t, source)
 	}
 	for _, source := range sources {
-		eventually(t, "not ready because the configurations are missing, though there is a certificate", func() (bool, error) {
+		eventually(t, "there is a certificate, but it is not ready without configurations", func() (bool, error) {
 			_, err := source.GetCertificate(nil)
 			ready := source.Ready()
 			return err == nil && ready != nil && strings.Contains(ready.Error(), `"self-managed" does not exist`), ready
@@ -231,7 +231,8 @@ func TestNewSelfManagedRefuses(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"Config", "SecretNamespace", "DNSNames", "Registrations", "LeafDuration 1h0m0s", "Settle"} {
+	wants := []string{"Config", "SecretNamespace", "DNSNames", "Registrations", "LeafDuration 1h0m0s", "Settle"}
+	for _, want := range wants {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not mention %s", err, want)
 		}
