@@ -60,6 +60,43 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// What is next to a bound is within it.
+func TestAccepted(t *testing.T) {
+	for name, more := range map[string]string{
+		"requests as high as limits": `
+      resource-limits: {max: {cpu: 100m, memory: 32Mi}}
+sidecar: {image: ghcr.io/dexorder/sidecar:v1, resources: {requests: {cpu: 100m, memory: 32Mi}}}`,
+		"a request for which there is no limit": `
+      resource-limits: {limits: [], requests: [ephemeral-storage]}
+sidecar: {image: ghcr.io/dexorder/sidecar:v1, resources: {requests: {ephemeral-storage: 1Mi}}}`,
+		"a sidecar by digest, in a registry with a port": `
+sidecar: {image: "localhost:5000/sidecar@sha256:` + strings.Repeat("a", 64) + `"}`,
+		"patterns that part agents": `
+      volumes: {claims: ["{deployment}-data", "{deployment}-cache", "{deployment}-data.v1", shared, "*"]}
+      references: {secrets: ["{deployment}-a"], pullSecrets: ["{deployment}-a"], configMaps: ["a-{deployment}", "b-{deployment}"]}`,
+		"the newest Pod Security Standard": `
+      pod-security: {level: privileged, version: latest}`,
+		"an account beside the profile's": `
+      service-account: {names: [default, "{deployment}", runner]}
+    serviceAccount: {name: runner, mountToken: true}`,
+		"namespaces next to one another": `
+  - name: others
+    namespaces: {names: [agent, agents-x, kube, dexorder], prefixes: [agents-y-, ` + strings.Repeat("a", 61) + `-]}
+    rules: {image-allowlist: {images: [ghcr.io/*]}}`,
+		"a warning just before the end": `
+tiers: {free: {idleTimeout: 1m}, enterprise: {idleTimeout: 1s}}
+idle: {warning: 59s, checkInterval: 1s}`,
+	} {
+		file := minimal
+		if strings.Contains(more, "sidecar:") {
+			file = strings.Replace(file, "sidecar:\n  image: ghcr.io/dexorder/lifecycle-sidecar:v0.1.0\n", "", 1)
+		}
+		if _, err := Decode([]byte(file + more)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestDecodeAcceptsJSON(t *testing.T) {
 	file, err := Decode([]byte(`{
 	"apiVersion": "lifecycle.dexorder.io/v1alpha1", "kind": "LifecyclePolicy",

@@ -95,7 +95,7 @@ func validateDisjoint(path *field.Path, n *Namespaces, other *Profile) field.Err
 			errs = append(errs, covered(at, name, other, name))
 		}
 		for _, prefix := range other.Namespaces.Prefixes {
-			if matches(prefix, name) {
+			if strings.HasPrefix(name, prefix) {
 				errs = append(errs, covered(at, name, other, prefix))
 			}
 		}
@@ -103,7 +103,7 @@ func validateDisjoint(path *field.Path, n *Namespaces, other *Profile) field.Err
 	for i, prefix := range n.Prefixes {
 		at := path.Child("prefixes").Index(i)
 		for _, name := range other.Namespaces.Names {
-			if matches(prefix, name) {
+			if strings.HasPrefix(name, prefix) {
 				errs = append(errs, covered(at, prefix, other, name))
 			}
 		}
