@@ -48,6 +48,8 @@ func newMapper() meta.RESTMapper {
 		deploymentKind, statefulSetKind, daemonSetKind, cronJobKind, replicationControllerKind,
 	}, metadataOnly...) {
 		mapper.Add(gvk, meta.RESTScopeNamespace)
+		// A cache of several namespaces asks for the list's kind, which a mapper from discovery knows too.
+		mapper.Add(gvk.GroupVersion().WithKind(gvk.Kind+"List"), meta.RESTScopeNamespace)
 	}
 	for _, name := range []string{"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"} {
 		mapper.Add(admissionregistrationv1.SchemeGroupVersion.WithKind(name), meta.RESTScopeRoot)
