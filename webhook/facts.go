@@ -18,7 +18,7 @@ import (
 
 // Facts implements FactSource.
 func (c *Cluster) Facts(ctx context.Context, r *policy.Request, needs policy.Needs, fresh bool) (*policy.Facts, error) {
-	l := lookup{live: c.live, namespace: r.Namespace, fresh: fresh}
+	l := lookup{live: c.live, namespace: r.Namespace, fresh: fresh, final: r.Object.Kind == podKind.Kind}
 	if m := c.current.Load(); m != nil && m.covers(r.Namespace) {
 		l.memory = m
 	}
@@ -49,7 +49,12 @@ type lookup struct {
 	memory    client.Reader
 	live      client.Reader
 	namespace string
-	fresh     bool
+
+	// fresh: see FactSource.
+	fresh bool
+
+	// final says that nothing comes after this request that would be judged again.
+	final bool
 }
 
 // links are the kinds that stand between a workload and its Pods and may be controlled themselves; ends are workloads.
@@ -103,35 +108,41 @@ func (l *lookup) controller(ctx context.Context, gvk schema.GroupVersionKind, re
 		o.SetGroupVersionKind(gvk)
 		return o
 	}
-	remembers := gvk == deploymentKind || slices.Contains(metadataOnly, gvk)
-	return l.get(ctx, newObject, ref.Name, remembers, func(o client.Object) bool { return o.GetUID() == ref.UID })
-}
-
-// get reads an object that is the one looked for: from memory where it can, else from the API server, which has the last
-// word on whether it exists. It returns nil if it does not.
-func (l *lookup) get(
-	ctx context.Context, newObject func() client.Object, name string, remembered bool, isIt func(client.Object) bool,
-) (client.Object, error) {
-	key := types.NamespacedName{Namespace: l.namespace, Name: name}
-	if l.memory != nil && remembered && !l.fresh {
-		o := newObject()
-		switch err := l.memory.Get(ctx, key, o); {
-		case err == nil && isIt(o):
-			return o, nil
-		case err != nil && !apierrors.IsNotFound(err):
-			return nil, fmt.Errorf("look up %s: %w", describe(o, name), err)
+	isIt := func(o client.Object) bool { return o.GetUID() == ref.UID }
+	if gvk == deploymentKind || slices.Contains(metadataOnly, gvk) {
+		// What memory does not know of may have come just now, as a Pod does right after its ReplicaSet.
+		if o, err := l.recall(ctx, newObject(), ref.Name); err != nil || o != nil && isIt(o) {
+			return o, err
 		}
 	}
-	o := newObject()
-	switch err := l.live.Get(ctx, key, o); {
+	if o, err := l.ask(ctx, newObject(), ref.Name); err != nil || o != nil && isIt(o) {
+		return o, err
+	}
+	return nil, nil
+}
+
+// recall reads an object from memory. It returns nil if memory does not know it, or must not be used.
+func (l *lookup) recall(ctx context.Context, into client.Object, name string) (client.Object, error) {
+	if l.memory == nil || l.fresh {
+		return nil, nil
+	}
+	return read(ctx, l.memory, l.namespace, name, into)
+}
+
+// ask reads an object from the API server. It returns nil if there is none.
+func (l *lookup) ask(ctx context.Context, into client.Object, name string) (client.Object, error) {
+	return read(ctx, l.live, l.namespace, name, into)
+}
+
+func read(ctx context.Context, from client.Reader, namespace, name string, into client.Object) (client.Object, error) {
+	err := from.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, into)
+	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("look up %s: %w", describe(o, name), err)
-	case !isIt(o):
-		return nil, nil
+		return nil, fmt.Errorf("look up %s: %w", describe(into, name), err)
 	}
-	return o, nil
+	return into, nil
 }
 
 func describe(o client.Object, name string) string {
@@ -142,15 +153,19 @@ func describe(o client.Object, name string) string {
 	return fmt.Sprintf("%s %q", what, name)
 }
 
-// claim returns what is known of a PersistentVolumeClaim.
+// claim returns what is known of a PersistentVolumeClaim. That memory knows none of that name is believed for a workload:
+// the Pods that come of it are judged again, and for them the API server is asked. Agents are created before their
+// claims, so that asking every time would cost each creation a call to the API server.
 func (l *lookup) claim(ctx context.Context, name string) (policy.Claim, error) {
-	newObject := func() client.Object {
+	newClaim := func() client.Object {
 		o := &metav1.PartialObjectMetadata{}
 		o.SetGroupVersionKind(claimKind)
 		return o
 	}
-	whichever := func(client.Object) bool { return true }
-	found, err := l.get(ctx, newObject, name, true, whichever)
+	found, err := l.recall(ctx, newClaim(), name)
+	if err == nil && found == nil && (l.memory == nil || l.fresh || l.final) {
+		found, err = l.ask(ctx, newClaim(), name)
+	}
 	if err != nil {
 		return policy.Claim{}, err
 	}
@@ -181,12 +196,11 @@ func (l *lookup) mountedBy(ctx context.Context, claim string) ([]string, error) 
 	for i := range list.Items {
 		name := list.Items[i].Name
 		if l.fresh {
-			mounts := func(o client.Object) bool { return slices.Contains(mountedClaims(o), claim) }
-			still, err := l.get(ctx, func() client.Object { return &appsv1.Deployment{} }, name, true, mounts)
+			d, err := l.ask(ctx, &appsv1.Deployment{}, name)
 			if err != nil {
 				return nil, err
 			}
-			if still == nil {
+			if d == nil || !slices.Contains(mountedClaims(d), claim) {
 				continue
 			}
 		}

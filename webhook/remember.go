@@ -25,6 +25,7 @@ var (
 	cronJobKind               = kind("batch", "CronJob")
 	replicationControllerKind = kind("", "ReplicationController")
 	claimKind                 = kind("", "PersistentVolumeClaim")
+	podKind                   = kind("", "Pod")
 )
 
 // metadataOnly are remembered by their metadata, beside Deployments, of which a little more is needed.
