@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -80,17 +81,22 @@ func (s *session) agent() {
 	}
 }
 
+// agentMount puts the mount in place, whatever stands there under the volume's name. What is left beside it, such as a
+// second mount of the volume, is refused by the sidecar-integrity rule.
 func (s *session) agentMount(c *corev1.Container, path string) {
+	if slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+		return apiequality.Semantic.DeepEqual(m, s.parts.AgentMount)
+	}) {
+		return
+	}
 	for i, m := range c.VolumeMounts {
 		switch {
-		case apiequality.Semantic.DeepEqual(m, s.parts.AgentMount):
-			return
 		case m.Name == lifecycle.RunVolume:
 			s.warn("container %q: the mount of volume %q was put back to %s", c.Name, m.Name, lifecycle.RunDir)
 			replaceIn(&s.editor, c.VolumeMounts, i, path, s.parts.AgentMount)
 			return
 		case m.MountPath == lifecycle.RunDir:
-			return // A second mount there would be invalid; the sidecar-integrity rule says what is wrong with this one.
+			return // A second mount at one path would be invalid.
 		}
 	}
 	appendTo(&s.editor, &c.VolumeMounts, path, s.parts.AgentMount)

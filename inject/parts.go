@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -62,6 +63,12 @@ func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image s
 		return p
 	}
 	p.Sidecar = spec.Containers[i]
+	p.Volumes = slices.Clone(p.Volumes)
+	for i := range p.Volumes {
+		if j := volumeIndex(spec.Volumes, p.Volumes[i].Name); j >= 0 {
+			p.Volumes[i] = spec.Volumes[j]
+		}
+	}
 	agent, err := AgentContainer(stored)
 	if err != nil {
 		return p

@@ -4,6 +4,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -29,19 +30,21 @@ func (s *session) label(key, value string) {
 		if ok {
 			s.warn("metadata.labels: %s is written by the system: %q was put back to %q", key, had, value)
 		}
-		s.setKey(&s.Labels, "/metadata/labels", key, value)
+		s.setLabel(&s.ObjectMeta, "/metadata", key, value)
 	}
-	template := &s.Spec.Template.ObjectMeta
-	if template.Labels[key] == value {
+	if template := &s.Spec.Template.ObjectMeta; template.Labels[key] != value {
+		s.setLabel(template, templatePath+"/metadata", key, value)
+	}
+}
+
+func (s *session) setLabel(meta *metav1.ObjectMeta, path, key, value string) {
+	if meta.Labels == nil && apiequality.Semantic.DeepEqual(*meta, metav1.ObjectMeta{}) {
+		// There may be no metadata at all, and a label cannot be added below what is not there.
+		meta.Labels = map[string]string{key: value}
+		s.set(path, map[string]any{"labels": map[string]string{key: value}})
 		return
 	}
-	if template.Labels == nil && apiequality.Semantic.DeepEqual(*template, (&corev1.PodTemplateSpec{}).ObjectMeta) {
-		// The template may have no metadata at all, and a label cannot be added below what is not there.
-		template.Labels = map[string]string{key: value}
-		s.set(templatePath+"/metadata", map[string]any{"labels": map[string]string{key: value}})
-		return
-	}
-	s.setKey(&template.Labels, templatePath+"/metadata/labels", key, value)
+	s.setKey(&meta.Labels, path+"/labels", key, value)
 }
 
 // strategy makes the old Pod go before the new one comes: two Pods cannot hold one ReadWriteOnce claim, and two
@@ -121,10 +124,22 @@ func (s *session) volumes() {
 		case i < 0:
 			appendTo(&s.editor, &spec.Volumes, path, want)
 		case !apiequality.Semantic.DeepEqual(spec.Volumes[i], want):
-			s.warn("volume %q belongs to the system and was put back", want.Name)
+			if !s.storedVolume(spec.Volumes[i]) {
+				s.warn("volume %q belongs to the system and was put back", want.Name)
+			}
 			replaceIn(&s.editor, spec.Volumes, i, path, want)
 		}
 	}
+}
+
+// storedVolume says whether the stored Deployment has the very same volume, so that it was not the user who wrote it.
+func (s *session) storedVolume(v corev1.Volume) bool {
+	if s.old == nil {
+		return false
+	}
+	stored := s.old.Spec.Template.Spec.Volumes
+	i := volumeIndex(stored, v.Name)
+	return i >= 0 && apiequality.Semantic.DeepEqual(stored[i], v)
 }
 
 func volumeIndex(volumes []corev1.Volume, name string) int {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -27,60 +28,60 @@ func checkIdentity(p *Profile, r *Request) []Violation {
 	if r.Object.Kind == kindPod {
 		return checkPodIdentity(r)
 	}
-	var found []Violation
-	found = append(found, checkTierChange(p, r)...)
-	labels := r.Object.Meta.Labels
+	found := checkUserType(p, r)
 	if !podsChange(r) {
 		return append(found, checkUnchanged(r, lifecycle.LabelDeployment)...)
 	}
-	name := r.Object.Meta.Name
-	if r.Object.Meta.GenerateName != "" && labels[lifecycle.LabelDeployment] != name {
+	const key = lifecycle.LabelDeployment
+	name, labels, template := r.Object.Meta.Name, r.Object.Meta.Labels, r.Object.Template
+	if generate := r.Object.Meta.GenerateName; generate != "" && (name == "" || labels[key] != name) {
 		return append(found, violation("metadata.generateName",
-			"the name must be known when label %s is written, and generateName %q makes one up later; set metadata.name",
-			lifecycle.LabelDeployment, r.Object.Meta.GenerateName))
+			"%q leaves the name open, but label %s needs it when the Deployment is created; set metadata.name", generate, key))
 	}
-	if problems := validation.IsValidLabelValue(name); len(problems) > 0 {
-		return append(found, violation("metadata.name",
-			"%q is %d characters long, but the name must fit label %s, which holds at most %d", name, len(name),
-			lifecycle.LabelDeployment, validation.LabelValueMaxLength))
+	if len(name) > validation.LabelValueMaxLength {
+		return append(found, violation("metadata.name", "%q has %d characters, but the name must fit label %s, which holds at most %d",
+			name, len(name), key, validation.LabelValueMaxLength))
 	}
-	userType := labels[lifecycle.LabelUserType]
-	if _, err := lifecycle.ParseUserType(userType); err != nil {
-		found = append(found, violation(labelField("metadata", lifecycle.LabelUserType), "%v", err))
-	}
-	template := r.Object.Template
-	for _, l := range []struct {
-		path   string
-		labels map[string]string
-		key    string
-		want   string
-	}{
-		{"metadata", labels, lifecycle.LabelDeployment, name},
-		{template.Field("metadata"), template.Meta.Labels, lifecycle.LabelDeployment, name},
-		{template.Field("metadata"), template.Meta.Labels, lifecycle.LabelUserType, userType},
-	} {
-		if got := l.labels[l.key]; got != l.want {
-			found = append(found, violation(labelField(l.path, l.key), "is %q, must be %q", got, l.want))
-		}
+	found = append(found, checkLabel("metadata", labels, key, name)...)
+	found = append(found, checkLabel(template.Field("metadata"), template.Meta.Labels, key, name)...)
+	if userType, err := lifecycle.ParseUserType(labels[lifecycle.LabelUserType]); err == nil {
+		found = append(found, checkLabel(template.Field("metadata"), template.Meta.Labels, lifecycle.LabelUserType, string(userType))...)
 	}
 	return found
 }
 
-func checkTierChange(p *Profile, r *Request) []Violation {
-	if r.Old == nil {
+func checkLabel(path string, labels map[string]string, key, want string) []Violation {
+	if labels[key] == want {
 		return nil
 	}
+	return []Violation{violation(labelField(path, key), "%s, must be %q", isLabel(labels, key), want)}
+}
+
+// checkUserType holds the label to what exists, and its change to who may make it and which way.
+func checkUserType(p *Profile, r *Request) []Violation {
+	labels := r.Object.Meta.Labels
+	changes := r.Old != nil && r.Old.Meta.Labels[lifecycle.LabelUserType] != labels[lifecycle.LabelUserType]
+	if !changes && !podsChange(r) {
+		return nil
+	}
+	if _, err := lifecycle.ParseUserType(labels[lifecycle.LabelUserType]); err != nil {
+		return []Violation{violation(labelField("metadata", lifecycle.LabelUserType), "%s, must be one of %s",
+			isLabel(labels, lifecycle.LabelUserType), userTypes())}
+	}
+	if !changes {
+		return nil
+	}
+	return checkTierChange(p, r)
+}
+
+// checkTierChange is asked of a change from one user type to another. A Deployment from before the policy has none, and
+// gets its first like a new one.
+func checkTierChange(p *Profile, r *Request) []Violation {
 	field := labelField("metadata", lifecycle.LabelUserType)
 	before, had := r.Old.Meta.Labels[lifecycle.LabelUserType]
-	after, has := r.Object.Meta.Labels[lifecycle.LabelUserType]
-	if !had || before == after {
+	after := r.Object.Meta.Labels[lifecycle.LabelUserType]
+	if !had {
 		return nil
-	}
-	if !has {
-		return []Violation{violation(field, "was %q and may not be removed", before)}
-	}
-	if _, err := lifecycle.ParseUserType(after); err != nil {
-		return []Violation{violation(field, "%v", err)}
 	}
 	if !p.isTierEditor(r) {
 		return []Violation{violation(field, "%s may not change it from %q to %q; allowed: users %s, groups %s", userName(r),
@@ -106,12 +107,14 @@ func checkPodIdentity(r *Request) []Violation {
 	if r.Facts == nil || r.Facts.Owner == nil {
 		return nil
 	}
-	owner := r.Facts.Owner
-	if owner.Kinds[len(owner.Kinds)-1] != kindDeployment {
-		return nil
-	}
-	if got := r.Object.Meta.Labels[lifecycle.LabelDeployment]; got != owner.Name {
-		return []Violation{violation(labelField("metadata", lifecycle.LabelDeployment), "is %q, must be %q", got, owner.Name)}
+	const key = lifecycle.LabelDeployment
+	owner, labels := r.Facts.Owner, r.Object.Meta.Labels
+	switch {
+	case owner.Kind() == kindDeployment && labels[key] != owner.Name:
+		return []Violation{violation(labelField("metadata", key), "%s, must be %q", isLabel(labels, key), owner.Name)}
+	case owner.Kind() != kindDeployment && labels[key] != "":
+		return []Violation{violation(labelField("metadata", key),
+			"%s, but the Pod belongs to %s %q and not to an agent; leave the label out", isLabel(labels, key), owner.Kind(), owner.Name)}
 	}
 	return nil
 }
@@ -134,3 +137,11 @@ func checkUnchanged(r *Request, key string) []Violation {
 }
 
 func labelField(metadata, key string) string { return metadata + ".labels[" + key + "]" }
+
+func userTypes() string {
+	var names []string
+	for _, t := range lifecycle.UserTypes() {
+		names = append(names, string(t))
+	}
+	return strings.Join(names, ", ")
+}

@@ -3,9 +3,7 @@ package policy
 import (
 	"fmt"
 
-	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
-	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // Every image comes from the profile's list: of init, ordinary and ephemeral containers, and of image volumes, in
@@ -22,7 +20,7 @@ var imageAllowlist = Rule{
 func checkImages(p *Profile, r *Request) []Violation {
 	var found []Violation
 	for _, c := range r.Object.Template.Containers() {
-		if c.Name == lifecycle.SidecarContainer && c.Sort == workload.Ordinary && p.sidecars.Allows(c.Image) == nil {
+		if isSidecar(r, c) && p.sidecars.Allows(c.Image) == nil {
 			continue
 		}
 		if err := p.images.Allows(c.Image); err != nil {

@@ -44,6 +44,23 @@ func truncate(line string) string {
 	return strings.ToValidUTF8(line[:maxLine], "") + "…"
 }
 
+// isValue says what an optional field is.
+func isValue[T any](field *T) string {
+	if field == nil {
+		return "is not set"
+	}
+	return fmt.Sprintf("is %v", *field)
+}
+
+// isLabel says what a label is.
+func isLabel(labels map[string]string, key string) string {
+	value, ok := labels[key]
+	if !ok {
+		return "is missing"
+	}
+	return fmt.Sprintf("is %q", value)
+}
+
 // quoted lists names for a message.
 func quoted(names []string) string {
 	q := make([]string, len(names))

@@ -17,9 +17,13 @@ var readOnlyRootfs = Rule{
 func checkReadOnlyRootfs(_ *Profile, r *Request) []Violation {
 	var found []Violation
 	for _, c := range r.Object.Template.Containers() {
-		if s := c.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+		var readOnly *bool
+		if c.SecurityContext != nil {
+			readOnly = c.SecurityContext.ReadOnlyRootFilesystem
+		}
+		if readOnly == nil || !*readOnly {
 			found = append(found, violation(c.Path+".securityContext.readOnlyRootFilesystem",
-				"container %q must set it to true", c.Name))
+				"container %q: %s, must be true", c.Name, isValue(readOnly)))
 		}
 	}
 	return found

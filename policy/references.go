@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -37,6 +36,9 @@ func checkReferences(p *Profile, r *Request) []Violation {
 		c.container(container)
 	}
 	for i := range template.Spec.Volumes {
+		if p.isInjected(r, &template.Spec.Volumes[i]) {
+			continue
+		}
 		c.volume(&template.Spec.Volumes[i], fmt.Sprintf("%s[%d]", template.Field("spec.volumes"), i))
 	}
 	return c.found
@@ -51,7 +53,7 @@ type referenceCheck struct {
 
 func (c *referenceCheck) name(allowed []string, what, name, field string) {
 	if !allowsName(allowed, c.agent, name) {
-		c.found = append(c.found, violation(field, "%s %q is not this agent's; allowed: %s", what, name, namesFor(allowed, c.agent)))
+		c.found = append(c.found, violation(field, "%s %q may not be used; allowed: %s", what, name, namesFor(allowed, c.agent)))
 	}
 }
 
@@ -132,13 +134,12 @@ func (c *referenceCheck) projection(volume string, source *corev1.VolumeProjecti
 	case source.ConfigMap != nil:
 		c.configMap(source.ConfigMap.Name, field+".configMap.name")
 	case source.ServiceAccountToken != nil:
-		// What the sidecar's own volume holds is the sidecar-integrity rule's business.
-		if !c.tokens && volume != lifecycle.TokenVolume {
-			c.found = append(c.found, violation(field+".serviceAccountToken", "volume %q may not hold a token", volume))
+		if !c.tokens {
+			c.found = append(c.found, violation(field+".serviceAccountToken", "volume %q may not hold a service account token: only the sidecar has one", volume))
 		}
 	case source.PodCertificate != nil:
 		if !c.tokens {
-			c.found = append(c.found, violation(field+".podCertificate", "volume %q may not hold a Pod certificate", volume))
+			c.found = append(c.found, violation(field+".podCertificate", "volume %q may not hold a Pod certificate: agents have no identity of their own", volume))
 		}
 	case source.DownwardAPI != nil, source.ClusterTrustBundle != nil:
 	default:

@@ -5,20 +5,18 @@ import (
 )
 
 // An agent is one Pod or none: it holds one claim and one identity. The bound holds for the workload and for its scale
-// subresource. A controller's ReplicaSet follows its Deployment and is not asked.
+// subresource. A ReplicaSet follows its Deployment, so what its controller writes is not asked again.
 var replicas = Rule{
 	ID:          "replicas",
 	Summary:     "an agent has one Pod or none",
 	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.Replicas.Enforcement },
-	applies: func(r *Request) bool {
-		return r.Object.Replicas != nil && r.Object.Kind != kindReplicaSet
-	},
-	check: checkReplicas,
+	applies:     func(r *Request) bool { return r.Object.Replicas != nil },
+	check:       checkReplicas,
 }
 
 func checkReplicas(p *Profile, r *Request) []Violation {
 	got, limit := *r.Object.Replicas, *p.file.Rules.Replicas.Max
-	if got <= limit {
+	if got <= limit || r.Object.Kind == kindReplicaSet && p.isController(r) {
 		return nil
 	}
 	if r.Old != nil && r.Old.Replicas != nil && *r.Old.Replicas >= got {

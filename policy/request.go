@@ -52,6 +52,14 @@ type Owner struct {
 	Sidecar *corev1.Container
 }
 
+// Kind is the kind of the workload itself, the last of the chain.
+func (o *Owner) Kind() string {
+	if o == nil || len(o.Kinds) == 0 {
+		return ""
+	}
+	return o.Kinds[len(o.Kinds)-1]
+}
+
 // Claim is what is known of a PersistentVolumeClaim.
 type Claim struct {
 	Exists bool

@@ -3,7 +3,6 @@ package policy
 import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
-	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // Processes of one Pod share a PID namespace, so who may signal whom, and who may look into whose /proc/PID/root, is a
@@ -30,8 +29,8 @@ func checkReservedUIDs(_ *Profile, r *Request) []Violation {
 	}
 	shared := t.Spec.ShareProcessNamespace != nil && *t.Spec.ShareProcessNamespace
 	for _, c := range t.Containers() {
-		if c.Name == lifecycle.SidecarContainer && c.Sort == workload.Ordinary {
-			continue // Its user is the sidecar-integrity rule's business.
+		if isSidecar(r, c) {
+			continue
 		}
 		field := c.Path + ".securityContext.runAsUser"
 		uid := pod
@@ -40,8 +39,10 @@ func checkReservedUIDs(_ *Profile, r *Request) []Violation {
 		}
 		switch {
 		case uid == nil:
-			if shared && c.Sort != workload.Ephemeral {
-				found = append(found, violation(field, "container %q must set it: its image's user may be anybody's", c.Name))
+			if shared {
+				found = append(found, violation(field,
+					"container %q: is not set, and its image's user may be the sidecar's; set one, such as %d",
+					c.Name, lifecycle.AgentUID))
 			}
 		case *uid == lifecycle.SidecarUID:
 			found = append(found, violation(field, "container %q: %d is the sidecar's; use another, such as %d",

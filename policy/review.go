@@ -22,6 +22,7 @@ func (p *Policy) Review(r *Request) Verdict {
 	if profile == nil {
 		return Verdict{}
 	}
+	r = sameKind(r)
 	v := Verdict{Profile: profile.Name(), Unchecked: p.unchecked(r)}
 	tolerated := profile.tolerated(r)
 	for _, rule := range rules {
@@ -41,6 +42,17 @@ func (p *Policy) Review(r *Request) Verdict {
 		}
 	}
 	return v
+}
+
+// sameKind leaves out an old object of another kind: there is nothing in it to compare with, and as if it were new an
+// object is judged in full.
+func sameKind(r *Request) *Request {
+	if r.Old == nil || r.Old.Kind == r.Object.Kind {
+		return r
+	}
+	asNew := *r
+	asNew.Old = nil
+	return &asNew
 }
 
 func (p *Profile) violations(rule Rule, r *Request) []Violation {
@@ -109,13 +121,17 @@ func (p *Profile) tolerated(r *Request) func(Violation) bool {
 }
 
 // predates says whether an owner was created before the policy covered its namespace: no Deployment is admitted
-// without the label, and no workload of a kind that is not allowed is admitted at all.
+// without the label, and no workload of a kind that is not allowed is admitted at all. The label on a ReplicaSet says
+// that it was an admitted Deployment's, which it has lost.
 func (p *Profile) predates(owner *Owner) bool {
-	kind := owner.Kinds[len(owner.Kinds)-1]
-	if kind == kindDeployment {
+	switch kind := owner.Kind(); kind {
+	case "":
+		return false
+	case kindDeployment:
 		return owner.Labels[lifecycle.LabelDeployment] != owner.Name
+	default:
+		return owner.Labels[lifecycle.LabelDeployment] == "" && !slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind)
 	}
-	return !slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind)
 }
 
 // The kinds that rules speak of.
@@ -127,8 +143,6 @@ const (
 	kindScale                 = "Scale"
 	kindReplicationController = "ReplicationController"
 )
-
-func isDeployment(r *Request) bool { return r.Object.Deployment != nil }
 
 // podsChange says whether the request determines what runs: the object's Pods, or the Pod itself, are new or would
 // differ from what is stored. Rules on what runs need not be asked otherwise, and old objects that would not pass them
@@ -143,7 +157,7 @@ func podsChange(r *Request) bool {
 	if r.Object.Kind == kindJob && metav1.GetControllerOf(r.Object.Meta) != nil {
 		return false
 	}
-	if r.Old == nil || r.Old.Template == nil {
+	if r.Old == nil {
 		return true
 	}
 	if !apiequality.Semantic.DeepEqual(t.Spec, r.Old.Template.Spec) {
@@ -151,16 +165,4 @@ func podsChange(r *Request) bool {
 	}
 	// A Pod's own metadata changes all the time and changes nothing that runs; a template's makes new Pods.
 	return r.Object.Kind != kindPod && !apiequality.Semantic.DeepEqual(t.Meta, r.Old.Template.Meta)
-}
-
-// agentOf returns the name of the agent that the object belongs to; empty where it is not known.
-func agentOf(r *Request) string {
-	switch {
-	case isDeployment(r):
-		return r.Object.Meta.Name
-	case r.Facts != nil && r.Facts.Owner != nil:
-		return r.Facts.Owner.Name
-	default:
-		return r.Object.Meta.Name
-	}
 }

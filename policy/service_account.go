@@ -30,7 +30,7 @@ func checkServiceAccount(p *Profile, r *Request) []Violation {
 	}
 	mount := template.Spec.AutomountServiceAccountToken
 	if !*rule.MountToken && (mount == nil || *mount) {
-		found = append(found, violation(template.Field("spec.automountServiceAccountToken"), "must be false"))
+		found = append(found, violation(template.Field("spec.automountServiceAccountToken"), "%s, must be false", isValue(mount)))
 	}
 	return found
 }

@@ -60,7 +60,7 @@ func firstDifference(got, want *corev1.Container) string {
 		{"restartPolicy", got.RestartPolicy, want.RestartPolicy},
 	} {
 		if !apiequality.Semantic.DeepEqual(field.got, field.want) {
-			return "its " + field.name + " differs"
+			return "field " + field.name + " differs"
 		}
 	}
 	if !apiequality.Semantic.DeepEqual(*got, *want) {

@@ -25,11 +25,8 @@ var sidecarIntegrity = Rule{
 	ID:          "sidecar-integrity",
 	Summary:     "the injected parts are whole, and nothing reaches into them",
 	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.SidecarIntegrity.Enforcement },
-	applies: func(r *Request) bool {
-		return podsChange(r) && (isDeployment(r) || r.Object.Kind == kindPod && r.Facts != nil && r.Facts.Owner != nil &&
-			r.Facts.Owner.Kinds[len(r.Facts.Owner.Kinds)-1] == kindDeployment)
-	},
-	check: checkSidecarIntegrity,
+	applies:     func(r *Request) bool { return podsChange(r) && isAgent(r) },
+	check:       checkSidecarIntegrity,
 }
 
 func checkSidecarIntegrity(p *Profile, r *Request) []Violation {
@@ -72,7 +69,7 @@ func (c *integrityCheck) sidecar() {
 			continue
 		}
 		if container.Sort != workload.Ordinary {
-			c.add(container.Path, "the name %q belongs to the system's own container", container.Name)
+			c.add(container.Path, "the name %q is the system's; use another", container.Name)
 			continue
 		}
 		sidecars = append(sidecars, container)
@@ -90,17 +87,20 @@ func (c *integrityCheck) sidecar() {
 		}
 	case c.request.Object.Kind == kindPod:
 		if !contains(got.Container, &c.parts.Sidecar) && !c.isOwners(got.Container) {
-			c.add(got.Path, "is not the sidecar that belongs here: %s", firstDifference(got.Container, &c.parts.Sidecar))
+			c.add(got.Path, "is not the sidecar that is injected here: %s", firstDifference(got.Container, &c.parts.Sidecar))
 		}
 	case apiequality.Semantic.DeepEqual(*got.Container, c.parts.Sidecar):
 	case stored != nil && c.profile.sidecars.Allows(stored.Image) == nil && apiequality.Semantic.DeepEqual(*got.Container, *stored):
 	default:
-		c.add(got.Path, "is not the sidecar that belongs here: %s", firstDifference(got.Container, &c.parts.Sidecar))
+		c.add(got.Path, "is not the sidecar that is injected here: %s", firstDifference(got.Container, &c.parts.Sidecar))
 	}
 }
 
 // isOwners says whether a Pod's sidecar is the one that its Deployment was admitted with.
 func (c *integrityCheck) isOwners(got *corev1.Container) bool {
+	if c.request.Facts == nil || c.request.Facts.Owner == nil {
+		return false
+	}
 	owners := c.request.Facts.Owner.Sidecar
 	return owners != nil && c.profile.sidecars.Allows(owners.Image) == nil && contains(got, owners)
 }
@@ -127,7 +127,7 @@ func (c *integrityCheck) volumes() {
 			found = true
 			if !apiequality.Semantic.DeepEqual(volume, want) {
 				c.add(fmt.Sprintf("%s[%d]", c.template.Field("spec.volumes"), i),
-					"volume %q is not what belongs there; leave it out and it will be injected", volume.Name)
+					"volume %q is not the one that is injected; leave it out", volume.Name)
 			}
 		}
 		if !found {
@@ -138,7 +138,8 @@ func (c *integrityCheck) volumes() {
 
 func (c *integrityCheck) processNamespace() {
 	if share := c.template.Spec.ShareProcessNamespace; share == nil || !*share {
-		c.add(c.template.Field("spec.shareProcessNamespace"), "must be true: the sidecar watches the agent's process")
+		c.add(c.template.Field("spec.shareProcessNamespace"), "%s, must be true: the sidecar watches the agent's process",
+			isValue(share))
 	}
 }
 
@@ -160,7 +161,8 @@ func (c *integrityCheck) agentContainer() {
 		case len(got) != 1:
 			c.add(field+".env", "container %q must have %s once, has it %d times", agent.Name, want.Name, len(got))
 		case !apiequality.Semantic.DeepEqual(got[0], want) && !c.isStoredEnv(agent.Name, got[0]):
-			c.add(field+".env", "container %q: %s is set by the agent's tier", agent.Name, want.Name)
+			c.add(field+".env", "container %q: %s is %s, must be %s as the agent's tier has it", agent.Name, want.Name,
+				envValue(got[0]), envValue(want))
 		}
 	}
 	for _, mount := range agent.VolumeMounts {
@@ -169,6 +171,17 @@ func (c *integrityCheck) agentContainer() {
 		}
 	}
 	c.add(field+".volumeMounts", "container %q must mount volume %q at %s", agent.Name, lifecycle.RunVolume, lifecycle.RunDir)
+}
+
+func envValue(env corev1.EnvVar) string {
+	switch from := env.ValueFrom; {
+	case from == nil:
+		return fmt.Sprintf("%q", env.Value)
+	case from.FieldRef != nil:
+		return fmt.Sprintf("that of field %q", from.FieldRef.FieldPath)
+	default:
+		return "taken from elsewhere"
+	}
 }
 
 func (c *integrityCheck) isStoredEnv(container string, env corev1.EnvVar) bool {
@@ -200,23 +213,26 @@ func (c *integrityCheck) reach(container workload.Container) {
 		case mount.Name == lifecycle.TokenVolume:
 			c.add(field, "container %q may not mount volume %q: it is the sidecar's", container.Name, mount.Name)
 		case mount.Name == lifecycle.RunVolume:
-			if !apiequality.Semantic.DeepEqual(mount, c.parts.AgentMount) || !c.mayBeAgent(container) {
-				c.add(field, "container %q may not mount volume %q like this: it is the agent's and goes to %s as a whole",
+			switch {
+			case !c.mayBeAgent(container):
+				c.add(field, "container %q may not mount volume %q: it is the agent container's", container.Name, mount.Name)
+			case !apiequality.Semantic.DeepEqual(mount, c.parts.AgentMount):
+				c.add(field, "container %q may mount volume %q only at %s, writable and as a whole",
 					container.Name, mount.Name, lifecycle.RunDir)
 			}
 		case inRunDir(mount.MountPath):
-			c.add(field+".mountPath", "container %q may not mount volume %q at %q: %s is the system's",
+			c.add(field+".mountPath", "container %q: volume %q is at %q, must be outside of %s",
 				container.Name, mount.Name, mount.MountPath, lifecycle.RunDir)
 		}
 	}
 	for i, device := range container.VolumeDevices {
 		if inRunDir(device.DevicePath) {
 			c.add(fmt.Sprintf("%s.volumeDevices[%d].devicePath", container.Path, i),
-				"container %q may not have a device at %q: %s is the system's", container.Name, device.DevicePath, lifecycle.RunDir)
+				"container %q: volume %q is at %q, must be outside of %s", container.Name, device.Name, device.DevicePath, lifecycle.RunDir)
 		}
 	}
 	if inRunDir(container.TerminationMessagePath) {
-		c.add(container.Path+".terminationMessagePath", "container %q may not put it at %q: %s is the system's",
+		c.add(container.Path+".terminationMessagePath", "container %q: is %q, must be outside of %s",
 			container.Name, container.TerminationMessagePath, lifecycle.RunDir)
 	}
 }

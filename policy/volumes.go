@@ -34,6 +34,8 @@ func checkVolumes(p *Profile, r *Request) []Violation {
 		field := fmt.Sprintf("%s[%d]", template.Field("spec.volumes"), i)
 		kind := volumeType(&volume.VolumeSource)
 		switch {
+		case p.isInjected(r, volume):
+			continue
 		case kind == "":
 			found = append(found, violation(field, "volume %q is of no known type; allowed: %s",
 				volume.Name, strings.Join(rule.Types, ", ")))
@@ -50,9 +52,9 @@ func checkVolumes(p *Profile, r *Request) []Violation {
 		}
 		if volume.Ephemeral != nil && volume.Ephemeral.VolumeClaimTemplate != nil {
 			spec := volume.Ephemeral.VolumeClaimTemplate.Spec
-			if spec.DataSource != nil || spec.DataSourceRef != nil || spec.VolumeName != "" {
+			if spec.DataSource != nil || spec.DataSourceRef != nil || spec.VolumeName != "" || spec.Selector != nil {
 				found = append(found, violation(field+".ephemeral.volumeClaimTemplate.spec",
-					"volume %q must begin empty: dataSource, dataSourceRef and volumeName may not be set", volume.Name))
+					"volume %q must begin empty: dataSource, dataSourceRef, selector and volumeName may not be set", volume.Name))
 			}
 		}
 	}
@@ -74,12 +76,15 @@ func claimProblem(p *Profile, r *Request, name string) string {
 	}
 	others := slices.DeleteFunc(slices.Clone(claim.MountedBy), func(d string) bool { return d == agent })
 	switch {
+	case claim.Deployment == "" && agent == "":
+		return fmt.Sprintf("claim %q carries no label %s, and what is not an agent has no claims", name, lifecycle.LabelDeployment)
 	case claim.Deployment == "":
-		return fmt.Sprintf("claim %q belongs to nobody; label it %s=%s if it is this agent's", name, lifecycle.LabelDeployment, agent)
+		return fmt.Sprintf("claim %q carries no label %s; set it to %q if the claim is this agent's", name,
+			lifecycle.LabelDeployment, agent)
 	case claim.Deployment != agent:
-		return fmt.Sprintf("claim %q belongs to Deployment %q", name, claim.Deployment)
+		return fmt.Sprintf("claim %q belongs to Deployment %q; an agent mounts its own", name, claim.Deployment)
 	case len(others) > 0:
-		return fmt.Sprintf("claim %q is mounted by another Deployment: %s", name, quoted(others))
+		return fmt.Sprintf("claim %q is mounted by Deployment %s as well; an agent shares none", name, quoted(others))
 	}
 	return ""
 }

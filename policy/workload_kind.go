@@ -36,10 +36,7 @@ func checkWorkloadKind(p *Profile, r *Request) []Violation {
 	case r.Object.Kind == kindPod:
 		return checkFromController(p, r, "create a Pod")
 	case r.Object.Kind == kindReplicaSet:
-		if r.Old != nil && apiequality.Semantic.DeepEqual(r.Object.Template, r.Old.Template) {
-			return nil
-		}
-		return checkFromController(p, r, "create a ReplicaSet or change its template")
+		return checkReplicaSet(p, r)
 	case comesFromController(r.Object.Kind) && metav1.GetControllerOf(r.Object.Meta) != nil:
 		return checkFromController(p, r, "create a "+r.Object.Kind+" that has a controller")
 	case r.Old != nil && !podsChange(r), slices.Contains(allowed, r.Object.Kind):
@@ -61,6 +58,18 @@ func checkNewOwner(p *Profile, r *Request) (Violation, bool) {
 		r.User.Username, owner.Kind, owner.Name), true
 }
 
+// checkReplicaSet also holds its template fast, which is its Deployment's to change.
+func checkReplicaSet(p *Profile, r *Request) []Violation {
+	if r.Old == nil {
+		return checkFromController(p, r, "create a ReplicaSet")
+	}
+	if p.isController(r) || apiequality.Semantic.DeepEqual(r.Object.Template, r.Old.Template) {
+		return nil
+	}
+	return []Violation{violation(r.Object.Template.Path, "%s may not change the template of a ReplicaSet; change its Deployment",
+		userName(r))}
+}
+
 func checkFromController(p *Profile, r *Request, what string) []Violation {
 	if r.Old != nil {
 		return nil // Who made it was judged when it was made.
@@ -77,7 +86,7 @@ func checkFromController(p *Profile, r *Request, what string) []Violation {
 		return []Violation{violation("metadata.ownerReferences", "the %s belongs to no living workload: %s",
 			r.Object.Kind, ownerReferences(r.Object.Meta))}
 	}
-	kind := owner.Kinds[len(owner.Kinds)-1]
+	kind := owner.Kind()
 	if slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind) || r.Object.Kind != kindPod && p.predates(owner) {
 		return nil
 	}
