@@ -15,15 +15,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
@@ -73,10 +70,9 @@ func testInstall(t *testing.T, cp *controlplane.ControlPlane) {
 	})
 }
 
-// applier applies as `kubectl apply --server-side` does.
+// applier is an Applier that hears what the API server warns of.
 type applier struct {
-	objects  dynamic.Interface
-	mapper   meta.RESTMapper
+	*Applier
 	typed    kubernetes.Interface
 	warnings *warnings
 }
@@ -86,43 +82,23 @@ func newApplier(t *testing.T, config *rest.Config) applier {
 	heard := &warnings{}
 	config = rest.CopyConfig(config)
 	config.WarningHandler = heard
-	httpClient, err := rest.HTTPClientFor(config)
+	a, err := NewApplier(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mapper, err := apiutil.NewDynamicRESTMapper(config, httpClient)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return applier{
-		objects:  dynamic.NewForConfigOrDie(config),
-		mapper:   mapper,
-		typed:    kubernetes.NewForConfigOrDie(config),
-		warnings: heard,
-	}
+	return applier{Applier: a, typed: kubernetes.NewForConfigOrDie(config), warnings: heard}
 }
 
 // all applies objects and returns their resource versions.
 func (a applier) all(t *testing.T, objects []*unstructured.Unstructured) map[string]string {
 	t.Helper()
+	stored, err := a.Apply(t.Context(), objects)
+	if err != nil {
+		t.Fatal(err)
+	}
 	versions := map[string]string{}
-	for _, object := range objects {
-		id := object.GetKind() + "/" + object.GetName()
-		gvk := object.GroupVersionKind()
-		mapping, err := a.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
-		if err != nil {
-			t.Fatalf("%s: %v", id, err)
-		}
-		var resource dynamic.ResourceInterface = a.objects.Resource(mapping.Resource)
-		if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
-			resource = a.objects.Resource(mapping.Resource).Namespace(object.GetNamespace())
-		}
-		options := metav1.ApplyOptions{FieldManager: "kubectl", Force: true}
-		stored, err := resource.Apply(t.Context(), object.GetName(), object, options)
-		if err != nil {
-			t.Fatalf("%s: %v", id, err)
-		}
-		versions[id] = stored.GetResourceVersion()
+	for _, object := range stored {
+		versions[object.GetKind()+"/"+object.GetName()] = object.GetResourceVersion()
 	}
 	return versions
 }

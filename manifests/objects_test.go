@@ -120,7 +120,7 @@ func readFile(t *testing.T, path string) []*unstructured.Unstructured {
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects, err := decodeAll(content)
+	objects, err := Decode(content)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
