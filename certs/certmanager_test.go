@@ -172,6 +172,7 @@ func (c *cluster) mount(t *testing.T, secret string, v *volume) {
 
 // TestCertManagerRotation lets cert-manager renew the leaf and its CA under traffic; cainjector writes the bundle.
 func TestCertManagerRotation(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "cert-manager")
 	client := c.startCertManager(t)
 	c.issue(t, client)

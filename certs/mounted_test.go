@@ -137,6 +137,7 @@ func TestMountedAlone(t *testing.T) {
 
 // TestMountedExpired replaces an expired leaf though nothing trusts the new one: it cannot be worse.
 func TestMountedExpired(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "mounted-expired")
 	now := time.Now()
 	ca, other := newTestCA(t, "mounted-ca", now, now.Add(time.Hour)), newTestCA(t, "other", now, now.Add(time.Hour))

@@ -195,11 +195,12 @@ func TestUnwrappedSourceFails(t *testing.T) {
 
 // TestSelfManagedRenewal lets leaves of one CA grow old under traffic.
 func TestSelfManagedRenewal(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "self-managed-renewal")
 	source, err := NewSelfManaged(SelfManagedOptions{
 		Config: c.access(t, []string{"list", "watch", "patch"}, caSecret), Logger: testLogger(t),
 		SecretNamespace: c.name, SecretName: caSecret, DNSNames: []string{"localhost"},
-		Registrations: c.registrations(), LeafDuration: 6 * time.Second, Settle: 100 * time.Millisecond,
+		Registrations: c.registrations(), LeafDuration: 12 * time.Second, Settle: 100 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +218,7 @@ func TestSelfManagedRenewal(t *testing.T) {
 	if !time.Now().Before(first) {
 		t.Errorf("renewed after %s, when the first leaf expired", first)
 	}
-	load.more(t, 20)
+	load.more(t, 50)
 	load.mustNotFail(t)
 	for kind, generation := range c.generations(t) {
 		if generation != 2 {
