@@ -100,13 +100,10 @@ func (j *Judge) Check(o *manifest.Object) Verdict {
 		return v
 	}
 	j.inject(o, s)
-	if s.Meta.Name == "" {
-		s.Meta.Name = s.Meta.GenerateName + "xxxxx" // As the API server does between the two webhooks.
-	}
 	review := j.Policy.Review(&policy.Request{
 		Operation: admissionv1.Create,
 		Namespace: s.namespace,
-		Name:      s.Meta.Name,
+		Name:      o.Name,
 		Object:    s.Object,
 	})
 	if !review.Allowed() {

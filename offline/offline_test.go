@@ -310,6 +310,20 @@ func TestGitHubEscapes(t *testing.T) {
 	}
 }
 
+// TestJSONIsPlain: sorted, and without escapes that only browsers need.
+func TestJSONIsPlain(t *testing.T) {
+	got, err := ToJSON([]Injection{{JSON: []byte(`{"b": "\u003c", "a": 1.0}`)}})
+	const want = "{\n  \"a\": 1.0,\n  \"b\": \"<\"\n}\n"
+	if err != nil || string(got) != want {
+		t.Errorf("%v %s", err, cmp.Diff(want, string(got)))
+	}
+	var b bytes.Buffer
+	verdict := Verdict{Object: &manifest.Object{}, Warnings: []Finding{{Message: "a < b"}}}
+	if err := WriteJSON(&b, []Verdict{verdict}); err != nil || !strings.Contains(b.String(), `"a < b"`) {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+}
+
 func TestNothingIsAnEmptyList(t *testing.T) {
 	var b bytes.Buffer
 	if err := WriteJSON(&b, nil); err != nil || b.String() != "[]\n" {

@@ -77,7 +77,6 @@ func (j *Judge) read(o *manifest.Object) (*subject, *manifest.Error) {
 		return nil, &manifest.Error{Field: "metadata.name", Line: o.Line("metadata"), Message: "a name is required"}
 	}
 	s := &subject{Object: decoded, namespace: j.namespaceOf(o), warnings: unknownFields(o, known.typed())}
-	s.Meta.Namespace = s.namespace // The API server fills it in before it asks anybody.
 	if j.Policy.Profile(s.namespace) == nil {
 		s.warn(o, "metadata.namespace", "no profile of the policy covers namespace %q, so the webhook leaves it alone; covered are %s",
 			s.namespace, coverage(j.Policy))

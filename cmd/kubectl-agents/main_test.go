@@ -127,6 +127,17 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// TestNotUnderstoodOutweighsDenied, in whatever order they stand.
+func TestNotUnderstoodOutweighsDenied(t *testing.T) {
+	for _, args := range []string{
+		"check -f testdata/broken.yaml -f testdata/bad.yaml", "check -f testdata/bad.yaml -f testdata/broken.yaml",
+	} {
+		if r := runWith("", strings.Fields(args)...); r.code != exitNotUnderstood {
+			t.Errorf("%s: exit code %d, want %d", args, r.code, exitNotUnderstood)
+		}
+	}
+}
+
 // TestVersion: the version depends on how the test was built.
 func TestVersion(t *testing.T) {
 	r := runWith("", "version")
