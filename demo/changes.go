@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"regexp"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,7 +26,8 @@ func (d *demo) reloadPolicy(ctx context.Context) error {
 		return err
 	}
 	const registry = "registry.example.com/*"
-	changed := strings.Replace(string(policy), "- ghcr.io/dexorder/*", "- ghcr.io/dexorder/*\n      - "+registry, 1)
+	listed := regexp.MustCompile(`(?m)^( *)- ghcr\.io/dexorder/\*$`)
+	changed := listed.ReplaceAllString(string(policy), "$0\n$1- "+registry)
 	if changed == string(policy) {
 		return fmt.Errorf("%s does not list ghcr.io/dexorder/*", d.options.Policy)
 	}

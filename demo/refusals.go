@@ -38,8 +38,11 @@ func (d *demo) refusals(ctx context.Context) error {
 		})},
 		{"a debug container in the running agent", "image-allowlist", func(ctx context.Context) error {
 			debugged := pod.DeepCopy()
+			// As kubectl debug --profile=restricted makes it: the namespace's Pod Security has nothing to say against it.
 			debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
-				EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: "busybox"},
+				EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+					Name: "debug", Image: "busybox", SecurityContext: pod.Spec.Containers[0].SecurityContext,
+				},
 			}}
 			return d.client.SubResource("ephemeralcontainers").Update(ctx, debugged)
 		}},
