@@ -1,0 +1,90 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// keepEvidence leaves behind what there is to see when the test has failed. It is for defer, which comes before the
+// test's cleanup takes that away.
+func keepEvidence(t *testing.T) {
+	t.Helper()
+	if t.Failed() {
+		t.Logf("logs, events and objects are in %s", collect(context.WithoutCancel(t.Context()), t.Name()))
+	}
+}
+
+// collect writes the servers' logs, the events and the objects of both namespaces to files and returns their directory.
+// What cannot be had is an error message in its place: it must not hide why the test failed.
+func collect(ctx context.Context, name string) string {
+	dir, err := artifactsDir(strings.ReplaceAll(name, "/", "_"))
+	if err != nil {
+		return err.Error()
+	}
+	write := func(file string, content []byte, err error) {
+		if err != nil {
+			content = []byte(err.Error() + "\n")
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+		}
+	}
+	writeYAML := func(file string, object any, err error) {
+		var content []byte
+		if err == nil {
+			content, err = yaml.Marshal(object)
+		}
+		write(file+".yaml", content, err)
+	}
+
+	pods, err := servers(ctx)
+	if err != nil {
+		write("servers.log", nil, err)
+	}
+	for _, pod := range pods {
+		for _, previous := range []bool{false, true} {
+			log, err := client.CoreV1().Pods(systemNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{Previous: previous}).DoRaw(ctx)
+			if previous && err != nil {
+				continue // most never had one
+			}
+			write(fmt.Sprintf("%s-previous-%t.log", pod.Name, previous), log, err)
+		}
+	}
+	all := metav1.ListOptions{}
+	for _, namespace := range []string{systemNamespace, agentsNamespace} {
+		events, err := client.CoreV1().Events(namespace).List(ctx, all)
+		writeYAML(namespace+"-events", events, err)
+		deployments, err := client.AppsV1().Deployments(namespace).List(ctx, all)
+		writeYAML(namespace+"-deployments", deployments, err)
+		replicaSets, err := client.AppsV1().ReplicaSets(namespace).List(ctx, all)
+		writeYAML(namespace+"-replicasets", replicaSets, err)
+		pods, err := client.CoreV1().Pods(namespace).List(ctx, all)
+		writeYAML(namespace+"-pods", pods, err)
+		configs, err := client.CoreV1().ConfigMaps(namespace).List(ctx, all)
+		writeYAML(namespace+"-configmaps", configs, err)
+	}
+	mutating, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration, metav1.GetOptions{})
+	writeYAML("mutating", mutating, err)
+	validating, err := client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, registration, metav1.GetOptions{})
+	writeYAML("validating", validating, err)
+	return dir
+}
+
+func artifactsDir(name string) (string, error) {
+	root := os.Getenv("E2E_ARTIFACTS")
+	if root == "" {
+		return os.MkdirTemp("", "agent-lifecycle-e2e-"+name+"-")
+	}
+	dir := filepath.Join(root, name)
+	return dir, os.MkdirAll(dir, 0o700)
+}

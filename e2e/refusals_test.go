@@ -1,0 +1,87 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// What must not run is refused on every way in, and the answer says why.
+func TestRefusals(t *testing.T) {
+	defer keepEvidence(t)
+	agent := createAgent(t, newAgent("agent-refusals"))
+	pod := podOf(t, agent)
+
+	for _, test := range []struct {
+		name    string
+		attempt func(context.Context) error
+		says    []string
+	}{
+		{"foreign image", create(func(c *corev1.Container) { c.Image = "evil.example.com/miner:latest" }),
+			[]string{"image-allowlist", `container "agent"`, "evil.example.com/miner:latest", "ghcr.io/dexorder/*"}},
+		{"root", create(func(c *corev1.Container) { c.SecurityContext = &corev1.SecurityContext{RunAsUser: new(int64)} }),
+			[]string{"pod-security", `container "agent"`, "runAsUser=0"}},
+		{"no limits", create(func(c *corev1.Container) { c.Resources = corev1.ResourceRequirements{} }),
+			[]string{"resource-limits", `container "agent"`, "cpu", "memory"}},
+		{"debug container in a Pod", func(ctx context.Context) error {
+			changed := pod.DeepCopy()
+			changed.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
+				EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: "busybox"},
+			}}
+			_, err := client.CoreV1().Pods(agentsNamespace).UpdateEphemeralContainers(ctx, pod.Name, changed, metav1.UpdateOptions{})
+			return err
+		}, []string{"image-allowlist", `container "debug"`, "busybox"}},
+		{"another image for a Pod's sidecar", func(ctx context.Context) error {
+			changed, err := client.CoreV1().Pods(agentsNamespace).Get(ctx, pod.Name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			containerNamed(changed.Spec, lifecycle.SidecarContainer).Image = "ghcr.io/dexorder/agent:v1.0.0"
+			_, err = client.CoreV1().Pods(agentsNamespace).Update(ctx, changed, metav1.UpdateOptions{})
+			return err
+		}, []string{"sidecar-integrity", `container "lifecycle-sidecar"`, "ghcr.io/dexorder/agent:v1.0.0"}},
+		{"two replicas", func(ctx context.Context) error {
+			scale, err := client.AppsV1().Deployments(agentsNamespace).GetScale(ctx, agent.Name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			scale.Spec.Replicas = 2
+			_, err = client.AppsV1().Deployments(agentsNamespace).UpdateScale(ctx, agent.Name, scale, metav1.UpdateOptions{})
+			return err
+		}, []string{"replicas", "2"}},
+		{"Pod of one's own", func(ctx context.Context) error {
+			own := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "own"}, Spec: agent.Spec.Template.Spec}
+			_, err := client.CoreV1().Pods(agentsNamespace).Create(ctx, own, metav1.CreateOptions{})
+			return err
+		}, []string{"workload-kind"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := test.attempt(t.Context())
+			if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "lifecycle.dexorder.io") {
+				t.Fatalf("got %v, want a refusal by the webhook", err)
+			}
+			t.Log(err)
+			for _, want := range test.says {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the refusal does not say %q", want)
+				}
+			}
+		})
+	}
+}
+
+// create attempts an agent that differs in its container.
+func create(change func(*corev1.Container)) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return tryAgent(ctx, func(d *appsv1.Deployment) { change(&d.Spec.Template.Spec.Containers[0]) })
+	}
+}

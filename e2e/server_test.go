@@ -1,0 +1,117 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// restartServers does what `kubectl rollout restart` does.
+func restartServers(ctx context.Context) error {
+	patch := fmt.Appendf(nil, `{"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": %q}}}}}`,
+		time.Now().Format(time.RFC3339Nano))
+	_, err := client.AppsV1().Deployments(systemNamespace).Patch(ctx, serverName, types.StrategicMergePatchType, patch,
+		metav1.PatchOptions{FieldManager: "e2e"})
+	return err
+}
+
+// serversRolledOut waits until the servers are the ones that the Deployment asks for, and no others are left.
+func serversRolledOut(ctx context.Context) error {
+	var last string
+	err := wait.PollUntilContextTimeout(ctx, pollInterval, rolloutTimeout, true, func(ctx context.Context) (bool, error) {
+		deployment, err := client.AppsV1().Deployments(systemNamespace).Get(ctx, serverName, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		pods, err := servers(ctx)
+		if err != nil {
+			return false, err
+		}
+		want, s := *deployment.Spec.Replicas, deployment.Status
+		last = fmt.Sprintf("want %d servers: %d updated, %d available, %d Pods", want, s.UpdatedReplicas, s.AvailableReplicas, len(pods))
+		return s.ObservedGeneration >= deployment.Generation && s.UpdatedReplicas == want && s.AvailableReplicas == want &&
+			len(pods) == int(want), nil
+	})
+	if err != nil {
+		return fmt.Errorf("rollout of the server: %s: %w", last, err)
+	}
+	return nil
+}
+
+// servers are the server's Pods, those that are going included.
+func servers(ctx context.Context) ([]corev1.Pod, error) {
+	list, err := client.CoreV1().Pods(systemNamespace).List(ctx, metav1.ListOptions{LabelSelector: serverSelector})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// scaleServers changes the number of servers and waits until there are so many.
+func scaleServers(ctx context.Context, replicas int32) error {
+	patch := fmt.Appendf(nil, `{"spec": {"replicas": %d}}`, replicas)
+	_, err := client.AppsV1().Deployments(systemNamespace).Patch(ctx, serverName, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return err
+	}
+	return serversRolledOut(ctx)
+}
+
+// serverReplicas is how many servers are installed.
+func serverReplicas(t *testing.T) int32 {
+	t.Helper()
+	var deployment *appsv1.Deployment
+	deployment, err := client.AppsV1().Deployments(systemNamespace).Get(t.Context(), serverName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *deployment.Spec.Replicas
+}
+
+// ask sends a request to a server's health port, by way of the API server.
+func ask(ctx context.Context, server, path, query string) (string, error) {
+	request := client.CoreV1().RESTClient().Get().Namespace(systemNamespace).Resource("pods").Name(server + ":8080").
+		SubResource("proxy").Suffix(path)
+	if query != "" {
+		request = request.Param(query, "true")
+	}
+	body, err := request.DoRaw(ctx)
+	return string(body), err
+}
+
+// metric reads a metric without labels of one server.
+func metric(ctx context.Context, server, name string) (float64, error) {
+	body, err := ask(ctx, server, "metrics", "")
+	if err != nil {
+		return 0, err
+	}
+	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(body)
+	if found == nil {
+		return 0, fmt.Errorf("server %s has no metric %s", server, name)
+	}
+	return strconv.ParseFloat(found[1], 64)
+}
+
+// eventually polls until a condition holds; the error it returns meanwhile is what the test fails with in the end.
+func eventually(t *testing.T, timeout time.Duration, condition func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
+		last = condition(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("after %s: %v", timeout, last)
+	}
+}
