@@ -41,7 +41,10 @@ help: ## Print this text.
 .PHONY: demo
 demo: ## Watch the webhook work on a real API server on this machine; Go is all it needs.
 #- KEEP=1 leaves it running and says how to reach it.
-	@assets=$$(tools/assets) && KUBEBUILDER_ASSETS="$$assets" go run ./demo
+	@echo "== lifecycle-webhook"
+	@$(GO_BUILD) -o bin/ ./cmd/lifecycle-webhook
+	@echo "== etcd, kube-apiserver, kubectl"
+	@assets=$$(tools/assets) && echo "$$assets" && KUBEBUILDER_ASSETS="$$assets" go run ./demo
 
 ##@ Check it
 
@@ -71,8 +74,8 @@ e2e: images $(KIND) ## Run the end-to-end tests on a kind cluster of their own.
 
 ##@ Build it
 
-# Static and stripped. The version that a program prints is what Go stamps from git.
-GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w"
+# Static and stripped.
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w -X main.version=$(VERSION)"
 PROGRAMS = $(notdir $(wildcard cmd/*))
 
 .PHONY: build
