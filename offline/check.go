@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"slices"
 	"strings"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -110,7 +111,7 @@ func (j *Judge) Check(o *manifest.Object) Verdict {
 		v.Outcome = Denied
 	}
 	v.Reasons = asFindings(o, review.Denials)
-	v.Warnings = append(s.warnings, asFindings(o, review.Warnings)...)
+	v.Warnings = slices.Concat(s.warnings, asFindings(o, review.Warnings))
 	if len(review.Unchecked) > 0 {
 		v.Warnings = append(v.Warnings, Finding{
 			Line:    o.Line(""),

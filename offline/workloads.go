@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -118,7 +119,8 @@ func unknownFields(o *manifest.Object, typed any) []Finding {
 	var found []Finding
 	for _, e := range strict {
 		f := Finding{Line: o.Line(""), Message: e.Error()}
-		if field, ok := e.(json.FieldError); ok {
+		var field json.FieldError
+		if errors.As(e, &field) {
 			f.Line = o.Line(field.FieldPath())
 		}
 		found = append(found, f)

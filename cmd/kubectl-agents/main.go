@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -130,24 +129,4 @@ func verbNames() []string {
 		names[i] = v.name
 	}
 	return names
-}
-
-var versionVerb = verb{
-	name:    "version",
-	summary: "print the plugin's version",
-	bind: func(*pflag.FlagSet) func(streams) int {
-		return func(s streams) int {
-			fmt.Fprintf(s.out, "kubectl-agents %s\n", version())
-			return exitOK
-		}
-	},
-}
-
-// version is what the Go toolchain stamped into the binary.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }
