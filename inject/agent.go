@@ -70,9 +70,7 @@ func (s *session) agent() {
 	c := &s.Spec.Template.Spec.Containers[i]
 	path := fmt.Sprintf("%s/containers/%d", podPath, i)
 	s.agentMount(c, path+"/volumeMounts")
-	for _, want := range s.parts.AgentEnv {
-		s.agentEnv(c, path+"/env", want)
-	}
+	s.agentEnv(c, path+"/env")
 	if c.RestartPolicy == nil && c.RestartPolicyRules == nil && len(s.parts.RestartRules) > 0 {
 		never := corev1.ContainerRestartPolicyNever
 		c.RestartPolicy, c.RestartPolicyRules = &never, s.parts.RestartRules
@@ -102,20 +100,24 @@ func (s *session) agentMount(c *corev1.Container, path string) {
 	appendTo(&s.editor, &c.VolumeMounts, path, s.parts.AgentMount)
 }
 
-// agentEnv puts one variable in place. One that is there twice is left for the sidecar-integrity rule to refuse: which
+// agentEnv puts the variables in place. One that is there twice is left for the sidecar-integrity rule to refuse: which
 // of the two a program sees is not for us to choose.
-func (s *session) agentEnv(c *corev1.Container, path string, want corev1.EnvVar) {
-	first := envIndex(c.Env, want.Name)
-	switch {
-	case first < 0:
-		appendTo(&s.editor, &c.Env, path, want)
-	case envIndex(c.Env[first+1:], want.Name) >= 0, apiequality.Semantic.DeepEqual(c.Env[first], want):
-	default:
-		if !s.storedEnv(c.Name, c.Env[first]) {
-			s.warn("container %q: env %s is set by the agent's tier, your value was replaced", c.Name, want.Name)
+func (s *session) agentEnv(c *corev1.Container, path string) {
+	var missing []corev1.EnvVar
+	for _, want := range s.parts.AgentEnv {
+		first := envIndex(c.Env, want.Name)
+		switch {
+		case first < 0:
+			missing = append(missing, want)
+		case envIndex(c.Env[first+1:], want.Name) >= 0, apiequality.Semantic.DeepEqual(c.Env[first], want):
+		default:
+			if !s.storedEnv(c.Name, c.Env[first]) {
+				s.warn("container %q: env %s is set by the agent's tier; your value was replaced", c.Name, want.Name)
+			}
+			replaceIn(&s.editor, c.Env, first, path, want)
 		}
-		replaceIn(&s.editor, c.Env, first, path, want)
 	}
+	appendTo(&s.editor, &c.Env, path, missing...)
 }
 
 // storedEnv says whether the stored Deployment has the very same variable, so that it was not the user who wrote it.

@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -39,16 +40,18 @@ func (e *editor) setKey(m *map[string]string, path, key, value string) {
 	e.set(path+"/"+escape(key), value)
 }
 
-// appendTo appends an element to a list, in the list and in the patch. A nil list is absent or null in the JSON, and
+// appendTo appends elements to a list, in the list and in the patch. A nil list is absent or null in the JSON, and
 // nothing can be appended to that: then the whole list is set.
-func appendTo[T any](e *editor, list *[]T, path string, element T) {
-	if *list == nil {
-		*list = []T{element}
-		e.set(path, []T{element})
+func appendTo[T any](e *editor, list *[]T, path string, elements ...T) {
+	if *list == nil && len(elements) > 0 {
+		*list = slices.Clone(elements)
+		e.set(path, elements)
 		return
 	}
-	*list = append(*list, element)
-	e.set(path+"/-", element)
+	for _, element := range elements {
+		*list = append(*list, element)
+		e.set(path+"/-", element)
+	}
 }
 
 // replaceIn replaces the i-th element of a list, in the list and in the patch.

@@ -118,11 +118,12 @@ func (s *session) storedSidecar(c corev1.Container) bool {
 func (s *session) volumes() {
 	spec := &s.Spec.Template.Spec
 	const path = podPath + "/volumes"
+	var missing []corev1.Volume
 	for _, want := range s.parts.Volumes {
 		i := volumeIndex(spec.Volumes, want.Name)
 		switch {
 		case i < 0:
-			appendTo(&s.editor, &spec.Volumes, path, want)
+			missing = append(missing, want)
 		case !apiequality.Semantic.DeepEqual(spec.Volumes[i], want):
 			if !s.storedVolume(spec.Volumes[i]) {
 				s.warn("volume %q belongs to the system and was put back", want.Name)
@@ -130,6 +131,7 @@ func (s *session) volumes() {
 			replaceIn(&s.editor, spec.Volumes, i, path, want)
 		}
 	}
+	appendTo(&s.editor, &spec.Volumes, path, missing...)
 }
 
 // storedVolume says whether the stored Deployment has the very same volume, so that it was not the user who wrote it.

@@ -1,0 +1,169 @@
+package inject_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	operations "gomodules.xyz/jsonpatch/v2"
+	"sigs.k8s.io/yaml"
+
+	"github.com/dexorder/agent-lifecycle/inject"
+)
+
+var update = flag.Bool("update", false, "write the expected files anew; read the difference before you commit it")
+
+// fixture is testdata/NAME/case.yaml. Beside it stand in.yaml, what a user sends; old.yaml, what was sent before and
+// is stored as it was injected then; and what is expected: patch.json, warnings.yaml, and where it exists out.yaml.
+type fixture struct {
+	Why string `json:"why"`
+
+	// Namespace chooses the profile. Default: dexorder-agents.
+	Namespace string `json:"namespace"`
+
+	// RestartRules says that the cluster keeps container restart rules.
+	RestartRules bool `json:"restartRules"`
+
+	// OlderSidecar says that what is stored was injected when the policy named an older sidecar.
+	OlderSidecar bool `json:"olderSidecar"`
+
+	// Plain says that what is stored was never injected.
+	Plain bool `json:"plain"`
+
+	// Change (RFC 6902) makes what the user sends out of what is stored, where there is no in.yaml.
+	Change []any `json:"change"`
+
+	// Restored says that the template becomes what is stored, so that nothing restarts.
+	Restored bool `json:"restored"`
+}
+
+func TestFixtures(t *testing.T) {
+	files, err := filepath.Glob("testdata/*/case.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		t.Fatal("there are no fixtures")
+	}
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			f := fixture{Namespace: userNamespace}
+			if err := yaml.UnmarshalStrict(read(t, file), &f); err != nil {
+				t.Fatal(err)
+			}
+			if f.Why == "" {
+				t.Error("why: the fixture does not say what it shows")
+			}
+			opts := inject.Options{RestartRules: f.RestartRules}
+			stored := f.stored(t, dir, opts)
+			got := run(t, injector(t, f.Namespace, sidecarImage), f.input(t, dir, stored), stored, opts)
+
+			golden(t, filepath.Join(dir, "patch.json"), patchLines(t, got.patch))
+			var warnings []byte
+			if len(got.warnings) > 0 {
+				warnings = must(yaml.Marshal(got.warnings))(t)
+			}
+			golden(t, filepath.Join(dir, "warnings.yaml"), warnings)
+			if out := filepath.Join(dir, "out.yaml"); exists(out) {
+				golden(t, out, must(yaml.JSONToYAML(got.patched))(t))
+			}
+			if f.Restored {
+				want := decode(t, stored).Spec.Template
+				if diff := cmp.Diff(want, got.object.Spec.Template, cmpopts.EquateEmpty()); diff != "" {
+					t.Errorf("the template is not what is stored (-stored +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func (f *fixture) stored(t *testing.T, dir string, opts inject.Options) []byte {
+	t.Helper()
+	file := filepath.Join(dir, "old.yaml")
+	if !exists(file) {
+		return nil
+	}
+	data := must(yaml.YAMLToJSON(read(t, file)))(t)
+	if f.Plain {
+		return data
+	}
+	sidecar := sidecarImage
+	if f.OlderSidecar {
+		sidecar = olderSidecar
+	}
+	return run(t, injector(t, f.Namespace, sidecar), data, nil, opts).patched
+}
+
+func (f *fixture) input(t *testing.T, dir string, stored []byte) []byte {
+	t.Helper()
+	if file := filepath.Join(dir, "in.yaml"); exists(file) {
+		return must(yaml.YAMLToJSON(read(t, file)))(t)
+	}
+	return must(must(jsonpatch.DecodePatch(marshal(t, f.Change)))(t).Apply(stored))(t)
+}
+
+// patchLines writes an operation a line.
+func patchLines(t *testing.T, patch []operations.Operation) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	b.WriteString("[")
+	for i := range patch {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		b.WriteString("\n  ")
+		b.Write(marshal(t, &patch[i]))
+	}
+	b.WriteString("\n]\n")
+	return b.Bytes()
+}
+
+// golden compares with a file, which does not exist where nothing is expected.
+func golden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if len(got) > 0 {
+			if err := os.WriteFile(file, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
+	var want []byte
+	if exists(file) {
+		want = read(t, file)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	return must(os.ReadFile(file))(t)
+}
+
+// must lets a test go on with a result or end.
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
