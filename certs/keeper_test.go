@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
 	"strings"
@@ -21,7 +22,7 @@ func TestKeeper(t *testing.T) {
 	first := newTestCA(t, caCommonName, start, start.Add(48*time.Hour))
 	second := newTestCA(t, caCommonName, start, start.Add(48*time.Hour))
 	leaf1 := first.leaf(t, start, start.Add(time.Hour))
-	leaf2 := second.leaf(t, start, start.Add(2*time.Hour))
+	leaf2, leaf3 := second.leaf(t, start, start.Add(2*time.Hour)), second.leaf(t, start, start.Add(2*time.Hour))
 	trusting := func(cas ...*testCA) []registration {
 		var bundle []*x509.Certificate
 		for _, ca := range cas {
@@ -39,33 +40,30 @@ func TestKeeper(t *testing.T) {
 		serial string
 		ready  string // "" for ready
 	}
-	serial1, serial2 := leaf1.Leaf.SerialNumber.String(), leaf2.Leaf.SerialNumber.String()
+	serial1, serial3 := leaf1.Leaf.SerialNumber.String(), leaf3.Leaf.SerialNumber.String()
 	gone := []registration{{kind: kindMutating, name: "ours", state: absent}}
 	steps := []struct {
 		name          string
 		after         time.Duration
-		second        bool
+		candidate     *tls.Certificate
 		registrations []registration
 		want          want
 	}{
-		{"the first is served untrusted", 0, false, gone, want{serial1, "does not exist"}},
-		{"trust must settle", time.Second, false, trusting(first), want{serial1, "giving API servers time"}},
-		{"trust was lost while it settled", time.Second, false, trusting(), want{serial1, "holds no certificate"}},
-		{"and begins anew", 5 * time.Second, false, trusting(first), want{serial1, "giving API servers time"}},
-		{"trust has settled", 2 * time.Second, false, trusting(first), want{serial1, ""}},
-		{"a lost bundle leaves it ready", time.Second, false, trusting(), want{serial1, ""}},
-		{"the second must wait", time.Second, true, trusting(first), want{serial1, ""}},
-		{"until it is trusted", time.Second, true, trusting(first, second), want{serial1, ""}},
-		{"and has settled", 2 * time.Second, true, trusting(first, second), want{serial2, ""}},
-		{"an expired one is not ready", 2 * time.Hour, true, trusting(first, second), want{serial2, "expired"}},
+		{"the first is served untrusted", 0, leaf1, gone, want{serial1, "does not exist"}},
+		{"trust must settle", time.Second, leaf1, trusting(first), want{serial1, "giving API servers time"}},
+		{"trust was lost while it settled", time.Second, leaf1, trusting(), want{serial1, "holds no certificate"}},
+		{"and begins anew", 5 * time.Second, leaf1, trusting(first), want{serial1, "giving API servers time"}},
+		{"trust has settled", 2 * time.Second, leaf1, trusting(first), want{serial1, ""}},
+		{"a lost bundle leaves it ready", time.Second, leaf1, trusting(), want{serial1, ""}},
+		{"the second must wait", time.Second, leaf2, trusting(first), want{serial1, ""}},
+		{"until it is trusted", time.Second, leaf2, trusting(first, second), want{serial1, ""}},
+		{"and, when replaced, begins anew", 2 * time.Second, leaf3, trusting(first, second), want{serial1, ""}},
+		{"until that has settled", 2 * time.Second, leaf3, trusting(first, second), want{serial3, ""}},
+		{"an expired one is not ready", 2 * time.Hour, leaf3, trusting(first, second), want{serial3, "expired"}},
 	}
 	for _, step := range steps {
 		now = now.Add(step.after)
-		candidate := leaf1
-		if step.second {
-			candidate = leaf2
-		}
-		k.consider(candidate, step.registrations, nil)
+		k.consider(step.candidate, step.registrations, nil)
 		got, err := k.GetCertificate(nil)
 		if err != nil {
 			t.Fatalf("%s: %v", step.name, err)

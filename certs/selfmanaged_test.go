@@ -193,6 +193,46 @@ func TestUnwrappedSourceFails(t *testing.T) {
 	}
 }
 
+// TestSelfManagedRepair empties the bundles while a rotation waits: the CA in the Secret alone would not do, as the old
+// leaf is still served.
+func TestSelfManagedRepair(t *testing.T) {
+	c := newCluster(t, "self-managed-repair")
+	source, err := NewSelfManaged(SelfManagedOptions{
+		Config: c.access(t, []string{"list", "watch", "patch"}, caSecret), Logger: testLogger(t),
+		SecretNamespace: c.name, SecretName: caSecret, DNSNames: []string{"localhost"},
+		Registrations: c.registrations(), Settle: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, source)
+	c.register(t, nil, nil, "https://localhost:1/")
+	holds := func(cas ...[]byte) func() (bool, error) {
+		return func() (bool, error) { return c.everyBundleHolds(t.Context(), cas...) }
+	}
+	eventually(t, "there is a CA", func() (bool, error) { return len(c.secretCA(t.Context())) > 0, nil })
+	first := c.secretCA(t.Context())
+	eventually(t, "the CA is registered", holds(first))
+	if err := c.client.CoreV1().Secrets(c.name).Delete(t.Context(), caSecret, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "there is another CA", func() (bool, error) {
+		ca := c.secretCA(t.Context())
+		return len(ca) > 0 && string(ca) != string(first), nil
+	})
+	second := c.secretCA(t.Context())
+	eventually(t, "both are registered", holds(first, second))
+	c.setBundles(t, nil)
+	eventually(t, "both are registered again", holds(first, second))
+	leaf, err := source.GetCertificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !signedBy(leaf, first) {
+		t.Error("a leaf of the second CA is served, although it has an hour to settle")
+	}
+}
+
 // TestSelfManagedRenewal lets leaves of one CA grow old under traffic.
 func TestSelfManagedRenewal(t *testing.T) {
 	t.Parallel()
