@@ -114,10 +114,11 @@ verify-lint: $(GOLANGCI_LINT)
 
 .PHONY: verify-modules
 verify-modules:
-	@for module in $$(git ls-files --cached --others --exclude-standard go.mod '*/go.mod'); do \
+	@untidy=; for module in $$(git ls-files --cached --others --exclude-standard go.mod '*/go.mod'); do \
 	  echo "== go mod tidy: $$module"; \
-	  go -C "$$(dirname $$module)" mod tidy -diff || { echo "$$module is not tidy"; exit 1; }; \
-	done
+	  go -C "$$(dirname $$module)" mod tidy -diff || untidy+=" $$module"; \
+	done; \
+	[ -z "$$untidy" ] || { echo "not tidy (go mod tidy):$$untidy"; exit 1; }
 
 .PHONY: verify-generated
 verify-generated:
