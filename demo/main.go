@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/dexorder/agent-lifecycle/internal/installation"
 )
 
@@ -20,6 +23,7 @@ func main() {
 	policy := flag.String("policy", "policy/v1alpha1/example.yaml", "the policy file to begin with")
 	agent := flag.String("agent", "demo/agent.yaml", "the agent to deploy")
 	flag.Parse()
+	log.SetLogger(logr.Discard())
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
