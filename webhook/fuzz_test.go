@@ -1,0 +1,81 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	admissionv1 "k8s.io/api/admission/v1"
+
+	"github.com/dexorder/agent-lifecycle/policy"
+)
+
+// FuzzReview holds that nothing which is not understood is allowed, whatever the bytes: an allowed answer is to the
+// request's uid, of an understood sort, and either of a namespace that is not covered or judged.
+func FuzzReview(f *testing.F) {
+	seed := newRequest(f)
+	f.Add(reviewOf(f, seed))
+	seed.Operation, seed.OldObject = admissionv1.Update, seed.Object
+	f.Add(reviewOf(f, seed))
+	seed.Namespace = "elsewhere"
+	f.Add(reviewOf(f, seed))
+	seed.SubResource = "scale"
+	f.Add(reviewOf(f, seed))
+	for _, s := range []string{
+		``, `null`, `{}`, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1"}}`,
+		`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1","object":null,"object":{}}}`,
+	} {
+		f.Add([]byte(s))
+	}
+	var judged *policy.Request
+	a, _ := newTestAdmission(&fakePolicy{review: func(r *policy.Request) policy.Verdict {
+		judged = r
+		return policy.Verdict{}
+	}})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		judged = nil
+		for path, answer := range map[*path]func(context.Context, []byte, []byte) ([]byte, error){
+			&mutation: a.Mutate, &validation: a.Validate,
+		} {
+			out, err := answer(context.Background(), nil, body)
+			if err != nil {
+				if len(out) > 0 {
+					t.Errorf("%s: an error and an answer: %s", path.name, out)
+				}
+				continue
+			}
+			got := parseAnswer(t, out)
+			r, err := decodeReview(body)
+			if err != nil {
+				t.Fatalf("%s: answered what is not understood (%v): %s", path.name, err, out)
+			}
+			if got.UID != r.UID {
+				t.Errorf("%s: answered %q, asked was %q", path.name, got.UID, r.UID)
+			}
+			if !got.Allowed {
+				continue
+			}
+			if _, err := understand(path.entries, r); err != nil {
+				t.Errorf("%s: allowed although %v", path.name, err)
+			}
+			if path == &mutation || r.Namespace != covered {
+				continue
+			}
+			if judged == nil || judged.Object == nil || judged.Object.Meta == nil || (judged.Old == nil) != (r.Operation == admissionv1.Create) {
+				t.Errorf("allowed without a verdict on its objects: %s", body)
+			}
+		}
+	})
+}
+
+// FuzzPeekUID holds that a uid which is found early is the request's.
+func FuzzPeekUID(f *testing.F) {
+	f.Add(reviewOf(f, newRequest(f)))
+	f.Add([]byte(`{"request":{"name":{"uid":"2"},"uid":"1"}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		uid := peekUID(bytes.NewReader(body))
+		if r, err := decodeReview(body); err == nil && uid != "" && uid != r.UID {
+			t.Errorf("found %q, it is %q", uid, r.UID)
+		}
+	})
+}
