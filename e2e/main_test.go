@@ -65,7 +65,8 @@ func setUp(ctx context.Context) error {
 	if config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
 		return err
 	}
-	config.QPS = -1 // constant traffic is part of the tests
+	config.QPS = -1                           // constant traffic is part of the tests
+	config.WarningHandler = rest.NoWarnings{} // attempts that must fail cause plenty
 	if client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}

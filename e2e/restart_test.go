@@ -14,5 +14,6 @@ func TestRollingRestart(t *testing.T) {
 	if err := serversRolledOut(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	requests.goOn(t, 100)
 	requests.check(t)
 }

@@ -108,8 +108,11 @@ func eventually(t *testing.T, timeout time.Duration, condition func(context.Cont
 	t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(t.Context(), pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
-		last = condition(ctx)
-		return last == nil, nil
+		err := condition(ctx)
+		if ctx.Err() == nil || last == nil { // what was cut off by the end tells nothing
+			last = err
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		t.Fatalf("after %s: %v", timeout, last)

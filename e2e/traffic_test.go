@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,6 +47,18 @@ func startTraffic(t *testing.T) *traffic {
 	running.stop = func() { cancel(); clients.Wait() }
 	t.Cleanup(running.stop)
 	return running
+}
+
+// goOn waits for more requests, so that what has just changed shows in some.
+func (r *traffic) goOn(t *testing.T, more int64) {
+	t.Helper()
+	enough := r.requests.Load() + more
+	eventually(t, clusterTimeout, func(context.Context) error {
+		if n := r.requests.Load(); n < enough {
+			return fmt.Errorf("%d requests were answered, want %d", n, enough)
+		}
+		return nil
+	})
 }
 
 // check ends the traffic and fails the test if a request was lost.
