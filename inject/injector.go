@@ -1,8 +1,11 @@
 package inject
 
 import (
+	"slices"
+
 	"gomodules.xyz/jsonpatch/v2"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -119,14 +122,22 @@ func (in *Injector) userType(d, old *appsv1.Deployment) lifecycle.UserType {
 
 // inject brings d to carry the given parts.
 func (in *Injector) inject(d, old *appsv1.Deployment, p Parts) ([]jsonpatch.Operation, []string) {
-	if len(d.Spec.Template.Spec.Containers) == 0 {
-		return nil, nil // The API server refuses it, whatever else it holds.
+	if !wellFormed(&d.Spec.Template.Spec) {
+		return nil, nil
 	}
 	s := &session{Deployment: d, old: old, config: &in.config, parts: p}
 	for _, step := range steps {
 		step(s)
 	}
 	return s.patch, s.warnings
+}
+
+// wellFormed says whether there are containers and all have names. The API server refuses what is otherwise, whatever
+// else it holds; and a null in a list, which is decoded as a container without a name, has nothing below it to patch.
+func wellFormed(spec *corev1.PodSpec) bool {
+	unnamed := func(c corev1.Container) bool { return c.Name == "" }
+	return len(spec.Containers) > 0 && !slices.ContainsFunc(spec.Containers, unnamed) &&
+		!slices.ContainsFunc(spec.InitContainers, unnamed)
 }
 
 // session is one Deployment being changed.

@@ -176,7 +176,7 @@ func misuse(before any, op operations.Operation) string {
 	case strings.HasSuffix(op.Path, "/-"), slices.Contains(ownPaths, op.Path):
 		return ""
 	case op.Operation == "add":
-		if had == nil {
+		if had == nil || had == "" { // An empty string is as good as absent.
 			return ""
 		}
 		if meta, ok := had.(map[string]any); ok && strings.HasSuffix(op.Path, "/metadata") && isEmpty(meta) {

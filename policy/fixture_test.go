@@ -65,6 +65,9 @@ type fixture struct {
 
 	// Verdict comes last in the file; go test -update writes it.
 	Verdict verdict `json:"verdict"`
+
+	// object and stored are the JSON of the request, once it is made.
+	object, stored []byte
 }
 
 // change makes an object out of a base.
@@ -99,7 +102,7 @@ const (
 	replicaSetController = "system:serviceaccount:kube-system:replicaset-controller"
 )
 
-func readFixture(t *testing.T, file string) *fixture {
+func readFixture(t testing.TB, file string) *fixture {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -128,7 +131,7 @@ func readFixture(t *testing.T, file string) *fixture {
 }
 
 // policy is the example policy with the fixture's change of a profile.
-func (f *fixture) policy(t *testing.T) *policy.Policy {
+func (f *fixture) policy(t testing.TB) *policy.Policy {
 	t.Helper()
 	data := must(yaml.YAMLToJSON(v1alpha1.Example()))(t)
 	if f.Profile != nil {
@@ -148,24 +151,25 @@ func (f *fixture) policy(t *testing.T) *policy.Policy {
 }
 
 // request is what the webhook would judge, and the warnings of the injection before.
-func (f *fixture) request(t *testing.T, p *policy.Policy) (*policy.Request, []string) {
+func (f *fixture) request(t testing.TB, p *policy.Policy) (*policy.Request, []string) {
 	t.Helper()
 	r := &policy.Request{Operation: admissionv1.Create, Namespace: f.Namespace, Subresource: f.Subresource}
 	r.User.Username, r.User.Groups = f.User, f.Groups
 
 	start := f.base(t, p, f.Base)
 	if f.Old != nil {
-		stored := f.Old.apply(t, f.base(t, p, f.Old.Base))
-		r.Operation, r.Old = admissionv1.Update, decode(t, stored)
+		f.stored = f.Old.apply(t, f.base(t, p, f.Old.Base))
+		r.Operation, r.Old = admissionv1.Update, decode(t, f.stored)
 		if f.Old.injects(r.Old) {
 			p.Injector(f.Namespace).Deployment(r.Old.Deployment, nil, inject.Options{})
-			stored = must(json.Marshal(r.Old.Deployment))(t)
+			f.stored = must(json.Marshal(r.Old.Deployment))(t)
 		}
 		if !f.Replace {
-			start = stored
+			start = f.stored
 		}
 	}
-	r.Object = decode(t, f.apply(t, start))
+	f.object = f.apply(t, start)
+	r.Object = decode(t, f.object)
 	var warnings []string
 	if f.injects(r.Object) {
 		var old *appsv1.Deployment
@@ -173,10 +177,11 @@ func (f *fixture) request(t *testing.T, p *policy.Policy) (*policy.Request, []st
 			old = r.Old.Deployment
 		}
 		_, warnings = p.Injector(f.Namespace).Deployment(r.Object.Deployment, old, inject.Options{})
+		f.object = must(json.Marshal(r.Object.Deployment))(t)
 	}
 	if f.Afterwards != nil {
-		object := must(json.Marshal(r.Object.Deployment))(t)
-		r.Object = decode(t, must(must(jsonpatch.DecodePatch(f.Afterwards))(t).Apply(object))(t))
+		f.object = must(must(jsonpatch.DecodePatch(f.Afterwards))(t).Apply(f.object))(t)
+		r.Object = decode(t, f.object)
 	}
 	r.Name = r.Object.Meta.Name
 	if !f.Offline {
@@ -185,7 +190,7 @@ func (f *fixture) request(t *testing.T, p *policy.Policy) (*policy.Request, []st
 	return r, warnings
 }
 
-func (f *fixture) facts(t *testing.T, r *policy.Request, p *policy.Policy) *policy.Facts {
+func (f *fixture) facts(t testing.TB, r *policy.Request, p *policy.Policy) *policy.Facts {
 	t.Helper()
 	facts := &policy.Facts{Claims: f.Facts.Claims}
 	switch {
@@ -205,7 +210,7 @@ func (f *fixture) facts(t *testing.T, r *policy.Request, p *policy.Policy) *poli
 }
 
 // base reads or makes a base in the fixture's namespace.
-func (f *fixture) base(t *testing.T, p *policy.Policy, name string) []byte {
+func (f *fixture) base(t testing.TB, p *policy.Policy, name string) []byte {
 	t.Helper()
 	switch name {
 	case "replicaset":
@@ -227,7 +232,7 @@ func (c *change) injects(o *workload.Object) bool {
 	return o.Deployment != nil && (c.Inject == nil || *c.Inject)
 }
 
-func (c *change) apply(t *testing.T, object []byte) []byte {
+func (c *change) apply(t testing.TB, object []byte) []byte {
 	t.Helper()
 	if c.Patch != nil {
 		object = must(strategicpatch.StrategicMergePatch(object, c.Patch, typeOf(t, object)))(t)
@@ -239,7 +244,7 @@ func (c *change) apply(t *testing.T, object []byte) []byte {
 }
 
 // typeOf returns a value of the object's type, whose tags say how its lists are merged.
-func typeOf(t *testing.T, object []byte) any {
+func typeOf(t testing.TB, object []byte) any {
 	t.Helper()
 	types := map[string]any{
 		"Deployment": appsv1.Deployment{}, "ReplicaSet": appsv1.ReplicaSet{}, "StatefulSet": appsv1.StatefulSet{},
@@ -249,7 +254,7 @@ func typeOf(t *testing.T, object []byte) any {
 	return types[kindOf(t, object).Kind]
 }
 
-func kindOf(t *testing.T, object []byte) schema.GroupVersionKind {
+func kindOf(t testing.TB, object []byte) schema.GroupVersionKind {
 	t.Helper()
 	var m struct{ APIVersion, Kind string }
 	if err := json.Unmarshal(object, &m); err != nil {
@@ -258,7 +263,7 @@ func kindOf(t *testing.T, object []byte) schema.GroupVersionKind {
 	return schema.FromAPIVersionAndKind(m.APIVersion, m.Kind)
 }
 
-func decode(t *testing.T, object []byte) *workload.Object {
+func decode(t testing.TB, object []byte) *workload.Object {
 	t.Helper()
 	return must(workload.Decode(kindOf(t, object), object))(t)
 }
@@ -279,7 +284,7 @@ func lines(violations []policy.Violation) []string {
 }
 
 // write puts the verdict at the end of a fixture's file.
-func (v verdict) write(t *testing.T, file string) {
+func (v verdict) write(t testing.TB, file string) {
 	t.Helper()
 	data := must(os.ReadFile(file))(t)
 	if i := bytes.Index(data, []byte("\nverdict:")); i >= 0 {
@@ -305,8 +310,8 @@ func (v verdict) write(t *testing.T, file string) {
 }
 
 // must lets a test go on with a result or end.
-func must[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)

@@ -2,7 +2,9 @@ package policy
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // maxMessage bounds a message in bytes: the API server passes it on into events, logs and terminals.
@@ -24,12 +26,12 @@ func (v Verdict) Message() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "refused by policy, profile %q:", v.Profile)
 	for i, violation := range v.Denials {
-		line := violation.String()
+		line := truncate(violation.String())
 		if i > 0 && b.Len()+len(line) > maxMessage {
 			fmt.Fprintf(&b, "\n- and %d more", len(v.Denials)-i)
 			break
 		}
-		b.WriteString("\n- " + truncate(line))
+		b.WriteString("\n- " + line)
 	}
 	return b.String()
 }
@@ -59,6 +61,19 @@ func isLabel(labels map[string]string, key string) string {
 		return "is missing"
 	}
 	return fmt.Sprintf("is %q", value)
+}
+
+// printable escapes what a text from elsewhere may hold that does not belong on a line of a terminal.
+func printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+	}
+	return b.String()
 }
 
 // quoted lists names for a message.

@@ -72,6 +72,7 @@ func (p *Policy) Needs(r *Request) Needs {
 	if profile == nil {
 		return Needs{}
 	}
+	r = sameKind(r)
 	needs := Needs{Owner: r.Object.Kind == kindPod || comesFromController(r.Object.Kind) && r.Old == nil}
 	if podsChange(r) && !allowsName(profile.file.Rules.Volumes.Claims, "", anyName) {
 		needs.Claims = claimNames(r.Object.Template.Spec)
