@@ -18,9 +18,6 @@ import (
 func AgentContainer(d *appsv1.Deployment) (int, error) {
 	containers := d.Spec.Template.Spec.Containers
 	name, annotated := d.Spec.Template.Annotations[lifecycle.AnnotationAgentContainer]
-	if !annotated {
-		name, annotated = d.Annotations[lifecycle.AnnotationAgentContainer]
-	}
 	if annotated {
 		if i := containerIndex(containers, name); i >= 0 && name != lifecycle.SidecarContainer {
 			return i, nil
@@ -37,7 +34,7 @@ func AgentContainer(d *appsv1.Deployment) (int, error) {
 			continue
 		}
 		if only >= 0 {
-			return -1, fmt.Errorf("which of the containers %s runs the agent? Call it %q or name it in the annotation %s",
+			return -1, fmt.Errorf("which of the containers %s runs the agent? Call it %q or name it in the template's annotation %s",
 				userContainers(containers), lifecycle.AgentContainer, lifecycle.AnnotationAgentContainer)
 		}
 		only = i

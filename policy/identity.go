@@ -20,13 +20,16 @@ var identity = Rule{
 	ID:          "identity",
 	Summary:     "identity labels are right and do not change; a tier moves only towards keeping storage",
 	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.Identity.Enforcement },
-	applies:     func(r *Request) bool { return isDeployment(r) || r.Object.Kind == kindPod },
+	applies:     func(r *Request) bool { return isDeployment(r) || r.Object.Kind == kindPod || podsChange(r) },
 	check:       checkIdentity,
 }
 
 func checkIdentity(p *Profile, r *Request) []Violation {
 	if r.Object.Kind == kindPod {
 		return checkPodIdentity(r)
+	}
+	if !isDeployment(r) {
+		return checkNoAgent(r)
 	}
 	found := checkUserType(p, r)
 	if !podsChange(r) {
@@ -48,6 +51,17 @@ func checkIdentity(p *Profile, r *Request) []Violation {
 		found = append(found, checkLabel(template.Field("metadata"), template.Meta.Labels, lifecycle.LabelUserType, string(userType))...)
 	}
 	return found
+}
+
+// checkNoAgent keeps what is not an agent from making Pods that pass for an agent's.
+func checkNoAgent(r *Request) []Violation {
+	const key = lifecycle.LabelDeployment
+	labels := r.Object.Template.Meta.Labels
+	if labels[key] == "" {
+		return nil
+	}
+	return []Violation{violation(labelField(r.Object.Template.Field("metadata"), key),
+		"%s, but a %s is not an agent; leave the label out", isLabel(labels, key), r.Object.Kind)}
 }
 
 func checkLabel(path string, labels map[string]string, key, want string) []Violation {
