@@ -152,8 +152,12 @@ func TestMountedExpired(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, source)
-	c.register(t, encodeBundle([]*x509.Certificate{other.cert}), nil, "https://localhost:1/")
 	eventually(t, "the first is served", serves(source, first))
+	eventually(t, "missing configurations are told", func() (bool, error) {
+		err := source.Ready()
+		return err != nil && strings.Contains(err.Error(), "does not exist"), err
+	})
+	c.register(t, encodeBundle([]*x509.Certificate{other.cert}), nil, "https://localhost:1/")
 	v.put(t, second, second)
 	eventually(t, "the second is served when the first has expired", serves(source, second))
 	if time.Now().Before(first.Leaf.NotAfter) {
@@ -164,6 +168,37 @@ func TestMountedExpired(t *testing.T) {
 	}
 	if err := source.Ready(); err == nil || !strings.Contains(err.Error(), "lacks the certificate's issuer") {
 		t.Errorf("Ready: got %v, want what is missing", err)
+	}
+}
+
+// TestPairFilesTellsChangesOnly matters because every pair told is a new candidate, which settles anew.
+func TestPairFilesTellsChangesOnly(t *testing.T) {
+	now := time.Now()
+	ca := newTestCA(t, "mounted-ca", now, now.Add(time.Hour))
+	first, second := ca.leaf(t, now, now.Add(time.Hour)), ca.leaf(t, now, now.Add(time.Hour))
+	v := newVolume(t)
+	files := &pairFiles{certFile: v.path(corev1.TLSCertKey), keyFile: v.path(corev1.TLSPrivateKeyKey)}
+	steps := []struct {
+		name        string
+		leaf, keyOf *tls.Certificate
+		want        *tls.Certificate
+		fails       bool
+	}{
+		{name: "the first", leaf: first, keyOf: first, want: first},
+		{name: "the same in other files", leaf: first, keyOf: first},
+		{name: "another's key", leaf: second, keyOf: first, fails: true},
+		{name: "back to the first", leaf: first, keyOf: first},
+		{name: "the second", leaf: second, keyOf: second, want: second},
+	}
+	for _, step := range steps {
+		v.put(t, step.leaf, step.keyOf)
+		got, err := files.read()
+		if (err != nil) != step.fails {
+			t.Errorf("%s: got error %v, want one: %t", step.name, err, step.fails)
+		}
+		if (got == nil) != (step.want == nil) || got != nil && !got.Leaf.Equal(step.want.Leaf) {
+			t.Errorf("%s: got another pair than wanted, or none", step.name)
+		}
 	}
 }
 
