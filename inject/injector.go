@@ -79,6 +79,8 @@ func (in *Injector) canonical(t lifecycle.UserType, opts Options) Parts {
 // left as it is, even if this program would inject other things today; one that merely lost injected parts, as by a
 // re-apply of the manifest it was made from, gets those back that old has, so that its Pod is not restarted.
 //
+// What was injected into d is shared with the Injector: whoever wants to change it copies d first.
+//
 // Deployment never refuses. What cannot be injected, such as a name too long for a label, is left for package policy
 // to deny.
 func (in *Injector) Deployment(d, old *appsv1.Deployment, opts Options) ([]jsonpatch.Operation, []string) {
