@@ -1,0 +1,116 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// installedPolicy is what the example policy covers.
+var installedPolicy = []v1alpha1.Namespaces{{Names: []string{"dexorder-agents"}}, {Prefixes: []string{"agent-"}}}
+
+func installedWebhooks(t *testing.T) (mutating, validating []registered) {
+	t.Helper()
+	var m admissionregistrationv1.MutatingWebhookConfiguration
+	var v admissionregistrationv1.ValidatingWebhookConfiguration
+	for path, into := range map[string]any{
+		"../manifests/base/mutating-webhook.yaml": &m, "../manifests/base/validating-webhook.yaml": &v,
+	} {
+		data, err := os.ReadFile(path)
+		must(t, err)
+		must(t, yaml.UnmarshalStrict(data, into))
+	}
+	return mutatingWebhooks(&m), validatingWebhooks(&v)
+}
+
+// The manifests register what the example policy covers and what the server understands.
+func TestManifestsCover(t *testing.T) {
+	mutating, validating := installedWebhooks(t)
+	found := append(compare(mutating, "/mutate", mutates, newScope(installedPolicy)),
+		compare(validating, "/validate", validates, newScope(installedPolicy))...)
+	for _, difference := range found {
+		t.Error(difference)
+	}
+}
+
+func TestCoverageDiffers(t *testing.T) {
+	ignore := admissionregistrationv1.Ignore
+	tests := []struct {
+		name   string
+		change func(*registered)
+		want   string
+	}{
+		{"path", func(w *registered) { w.path = "/elsewhere" }, "no webhook calls /validate"},
+		{"failure policy", func(w *registered) { w.failurePolicy = &ignore }, "failurePolicy is Ignore"},
+		{"selector", func(w *registered) { w.selects = true }, "namespaceSelector"},
+		{"no rules", func(w *registered) { w.rules = nil }, "rules leave out UPDATE of pods/resize"},
+		{"fewer rules", func(w *registered) { w.rules = w.rules[:1] }, "rules leave out CREATE of jobs.batch"},
+		{"fewer operations", func(w *registered) {
+			w.rules = slices.Clone(w.rules)
+			w.rules[0].Operations = []admissionregistrationv1.OperationType{"CREATE"}
+		}, "rules leave out UPDATE of deployments.apps"},
+		{"no conditions", func(w *registered) { w.conditions = nil }, "cannot be compared"},
+		{"another name", condition(`request.namespace == "others" || request.namespace.startsWith("agent-")`), "select the namespaces others, agent-*, the policy covers dexorder-agents, agent-*"},
+		{"a name less", condition(`request.namespace.startsWith("agent-")`), "select the namespaces agent-*"},
+		{"a name more", condition(`request.namespace in ["dexorder-agents"] || request.namespace.startsWith("agent-")`), "cannot be compared"},
+		{"negated", condition(`!(request.namespace == "dexorder-agents" || request.namespace.startsWith("agent-"))`), "cannot be compared"},
+		{"narrowed", condition(`(request.namespace == "dexorder-agents" || request.namespace.startsWith("agent-")) && false`), "cannot be compared"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, validating := installedWebhooks(t)
+			tt.change(&validating[0])
+			found := strings.Join(compare(validating, "/validate", validates, newScope(installedPolicy)), "\n")
+			if !strings.Contains(found, tt.want) {
+				t.Errorf("found %q, want %q", found, tt.want)
+			}
+		})
+	}
+}
+
+func condition(expression string) func(*registered) {
+	return func(w *registered) {
+		w.conditions = []admissionregistrationv1.MatchCondition{{Name: "x", Expression: expression}}
+	}
+}
+
+func TestCoverageFormsAreEqual(t *testing.T) {
+	for _, expression := range []string{
+		`request.namespace == "dexorder-agents" || request.namespace.startsWith("agent-")`,
+		`request.namespace.startsWith('agent-')||(request.namespace=='dexorder-agents')`,
+	} {
+		_, validating := installedWebhooks(t)
+		condition(expression)(&validating[0])
+		if found := compare(validating, "/validate", validates, newScope(installedPolicy)); len(found) > 0 {
+			t.Errorf("%s: %q", expression, found)
+		}
+	}
+}
+
+// unreachable is an API server that does not answer.
+type unreachable struct{ client.Reader }
+
+func (unreachable) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
+	return errors.New("unreachable")
+}
+
+func TestCoverageUnknown(t *testing.T) {
+	c := NewCoverage(unreachable{}, "agent-lifecycle", installedPolicy, NewMetrics(prometheus.NewRegistry(), "test"), slog.New(slog.DiscardHandler))
+	if err := c.look(context.Background()); err == nil {
+		t.Error("look: no error")
+	}
+	if err := c.Check(); err == nil {
+		t.Error("what was never read is taken for equal")
+	}
+}
