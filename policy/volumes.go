@@ -10,6 +10,7 @@ import (
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // An agent mounts volumes of the types that the profile allows, and no claim but its own. A claim is its own if it
@@ -17,7 +18,8 @@ import (
 // is one that the profile gives to this agent and to no other.
 //
 // A volume of a type that this program does not know is refused, since nobody has judged what it reaches. So is an
-// ephemeral claim that is filled from elsewhere: cloning a neighbour's claim is as good as mounting it.
+// ephemeral claim that is filled from elsewhere: cloning a neighbour's claim is as good as mounting it. Devices are
+// claimed from a template: a ResourceClaim of the namespace may be a neighbour's (KEP-4381).
 var volumes = Rule{
 	ID:          "volumes",
 	Summary:     "volumes are of allowed types, and claims are the agent's own",
@@ -56,6 +58,21 @@ func checkVolumes(p *Profile, r *Request) []Violation {
 				found = append(found, violation(field+".ephemeral.volumeClaimTemplate.spec",
 					"volume %q must begin empty: dataSource, dataSourceRef, selector and volumeName may not be set", volume.Name))
 			}
+		}
+	}
+	return append(found, checkResourceClaims(p, template)...)
+}
+
+func checkResourceClaims(p *Profile, template *workload.Template) []Violation {
+	if allowsName(p.file.Rules.Volumes.Claims, "", anyName) {
+		return nil
+	}
+	var found []Violation
+	for i, claim := range template.Spec.ResourceClaims {
+		if claim.ResourceClaimName != nil {
+			field := fmt.Sprintf("%s[%d].resourceClaimName", template.Field("spec.resourceClaims"), i)
+			found = append(found, violation(field, "claim %q names ResourceClaim %q, which may be another agent's; "+
+				"set resourceClaimTemplateName instead", claim.Name, *claim.ResourceClaimName))
 		}
 	}
 	return found
