@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
@@ -50,15 +52,15 @@ func isSidecar(r *Request, c workload.Container) bool {
 	return c.Name == lifecycle.SidecarContainer && c.Sort == workload.Ordinary && isAgent(r)
 }
 
-// isInjected says whether a volume is one of those that the system puts into an agent.
+// isInjected says whether a volume is one of those that the system puts into an agent: today, or into a Pod whose
+// Deployment was admitted when it was another one.
 func (p *Profile) isInjected(r *Request, volume *corev1.Volume) bool {
 	if !isAgent(r) {
 		return false
 	}
-	for _, own := range p.injector.Parts("").Volumes {
-		if apiequality.Semantic.DeepEqual(*volume, own) {
-			return true
-		}
+	is := func(own corev1.Volume) bool { return apiequality.Semantic.DeepEqual(*volume, own) }
+	if slices.ContainsFunc(p.injector.Parts("").Volumes, is) {
+		return true
 	}
-	return false
+	return r.Object.Kind == kindPod && ownerKind(r) == kindDeployment && slices.ContainsFunc(r.Facts.Owner.Volumes, is)
 }

@@ -29,8 +29,12 @@ func checkReferences(p *Profile, r *Request) []Violation {
 	c := &referenceCheck{rule: &p.file.Rules.References, agent: agentOf(r)}
 	c.tokens = c.rule.Tokens || *p.file.Rules.ServiceAccounts.MountToken
 	template := r.Object.Template
-	for i, secret := range template.Spec.ImagePullSecrets {
-		c.name(c.rule.PullSecrets, "image pull secret", secret.Name, fmt.Sprintf("%s[%d].name", template.Field("spec.imagePullSecrets"), i))
+	// Those of a Pod were judged in its template, or come from its service account: the API server's own admission adds
+	// these to Pods, and an agent never gets to see them.
+	if r.Object.Kind != kindPod {
+		for i, secret := range template.Spec.ImagePullSecrets {
+			c.name(c.rule.PullSecrets, "image pull secret", secret.Name, fmt.Sprintf("%s[%d].name", template.Field("spec.imagePullSecrets"), i))
+		}
 	}
 	for _, container := range template.Containers() {
 		c.container(container)

@@ -50,6 +50,9 @@ type Owner struct {
 
 	// Sidecar is the container under the sidecar's name in the owner's Pod template. Nil if there is none.
 	Sidecar *corev1.Container
+
+	// Volumes are those under the system's names in the owner's Pod template.
+	Volumes []corev1.Volume
 }
 
 // Kind is the kind of the workload itself, the last of the chain.
@@ -64,8 +67,9 @@ func (o *Owner) Kind() string {
 type Claim struct {
 	Exists bool
 
-	// Deployment is the claim's deployment label.
+	// Deployment and UserType are the claim's labels of these names.
 	Deployment string
+	UserType   string
 
 	// MountedBy names the Deployments of the namespace whose template mounts the claim, sorted.
 	MountedBy []string

@@ -15,7 +15,8 @@ import (
 
 // An agent mounts volumes of the types that the profile allows, and no claim but its own. A claim is its own if it
 // carries the agent's deployment label and no other Deployment mounts it; a claim that does not exist yet, if its name
-// is one that the profile gives to this agent and to no other.
+// is one that the profile gives to this agent and to no other. An agent whose tier deletes storage does not get at a
+// claim that is labelled with a user type that keeps it.
 //
 // A volume of a type that this program does not know is refused, since nobody has judged what it reaches. So is an
 // ephemeral claim that is filled from elsewhere: cloning a neighbour's claim is as good as mounting it. Devices are
@@ -100,10 +101,21 @@ func claimProblem(p *Profile, r *Request, name string) string {
 			lifecycle.LabelDeployment, agent)
 	case claim.Deployment != agent:
 		return fmt.Sprintf("claim %q belongs to Deployment %q; an agent mounts its own", name, claim.Deployment)
+	case p.deletesStorage(r.Object.Meta.Labels[lifecycle.LabelUserType]) && p.keepsStorage(claim.UserType):
+		return fmt.Sprintf("claim %q is kept for a user of type %q, but the agent's type %q deletes storage", name,
+			claim.UserType, r.Object.Meta.Labels[lifecycle.LabelUserType])
 	case len(others) > 0:
 		return fmt.Sprintf("claim %q is mounted by Deployment %s as well; an agent shares none", name, quoted(others))
 	}
 	return ""
+}
+
+func (p *Profile) deletesStorage(userType string) bool {
+	return p.tiers[lifecycle.UserType(userType)].Storage == v1alpha1.StorageDelete
+}
+
+func (p *Profile) keepsStorage(userType string) bool {
+	return p.tiers[lifecycle.UserType(userType)].Storage == v1alpha1.StorageKeep
 }
 
 // claimNames returns the claims that a Pod spec mounts, sorted, each once.

@@ -89,7 +89,7 @@ func (l *lookup) owner(ctx context.Context, of metav1.Object) (*policy.Owner, er
 		kinds = append(kinds, ref.Kind)
 		owner = &policy.Owner{Kinds: kinds, Name: found.GetName(), Labels: found.GetLabels()}
 		if d, ok := found.(*appsv1.Deployment); ok {
-			owner.Sidecar = sidecarOf(d)
+			owner.Sidecar, owner.Volumes = sidecarOf(d), injectedVolumes(d)
 		}
 		if !link {
 			return owner, nil
@@ -175,7 +175,8 @@ func (l *lookup) claim(ctx context.Context, name string) (policy.Claim, error) {
 	}
 	claim := policy.Claim{MountedBy: mountedBy}
 	if found != nil {
-		claim.Exists, claim.Deployment = true, found.GetLabels()[lifecycle.LabelDeployment]
+		claim.Exists = true
+		claim.Deployment, claim.UserType = found.GetLabels()[lifecycle.LabelDeployment], found.GetLabels()[lifecycle.LabelUserType]
 	}
 	return claim, nil
 }

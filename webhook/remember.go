@@ -87,7 +87,7 @@ func identity(o client.Object) metav1.ObjectMeta {
 	return m
 }
 
-// stripDeployment keeps identity, sidecar, and the volumes that are claims.
+// stripDeployment keeps identity, sidecar, and the volumes that are claims or the system's.
 func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 	stripped := &appsv1.Deployment{ObjectMeta: identity(d)}
 	kept, pod := &stripped.Spec.Template.Spec, &d.Spec.Template.Spec
@@ -101,7 +101,19 @@ func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 			})
 		}
 	}
+	kept.Volumes = append(kept.Volumes, injectedVolumes(d)...)
 	return stripped
+}
+
+// injectedVolumes are those under the system's names.
+func injectedVolumes(d *appsv1.Deployment) []corev1.Volume {
+	var injected []corev1.Volume
+	for _, volume := range d.Spec.Template.Spec.Volumes {
+		if volume.Name == lifecycle.RunVolume || volume.Name == lifecycle.TokenVolume {
+			injected = append(injected, volume)
+		}
+	}
+	return injected
 }
 
 func sidecarOf(d *appsv1.Deployment) *corev1.Container {
