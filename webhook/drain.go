@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,6 +17,9 @@ const (
 	// goodbye is how long connections get to end by themselves once their clients were sent away. An HTTP/2 connection
 	// takes a second after its last answer, so that its client has read the goodbye before it ends.
 	goodbye = 3 * time.Second
+
+	// goodbyeEvery is how often it is looked whether connections have come or gone.
+	goodbyeEvery = 20 * time.Millisecond
 
 	// lastAnswers bounds the wait for answers that are under way: none may take longer.
 	lastAnswers = writeTimeout
@@ -81,18 +85,25 @@ func (d *drainer) wrap(next http.Handler) http.Handler {
 // run ends all connections and then the listener.
 func (d *drainer) run(ctx context.Context, s *http.Server) error {
 	d.leaving.Store(true)
-	if err := d.farewell.Shutdown(ctx); err != nil {
-		return err
-	}
-	ended, cancel := context.WithTimeout(ctx, goodbye)
+	ctx, cancel := context.WithTimeout(ctx, goodbye+lastAnswers)
 	defer cancel()
-	for d.left() > 0 && ended.Err() == nil {
+	go d.sayGoodbye(ctx)
+	for start := time.Now(); d.left() > 0 && time.Since(start) < goodbye; {
+		time.Sleep(goodbyeEvery)
+	}
+	if err := s.Shutdown(ctx); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	return nil
+}
+
+// sayGoodbye says goodbye on all connections, and again for those that come until ctx ends. None hears it twice.
+func (d *drainer) sayGoodbye(ctx context.Context) {
+	for ctx.Err() == nil {
+		_ = d.farewell.Shutdown(ctx) // with no connections to wait for it cannot fail
 		select {
-		case <-ended.Done():
-		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		case <-time.After(goodbyeEvery):
 		}
 	}
-	bounded, cancel := context.WithTimeout(ctx, lastAnswers)
-	defer cancel()
-	return s.Shutdown(bounded)
 }

@@ -44,6 +44,18 @@ func startServer(t *testing.T, a *Admission, drainDelay time.Duration) *testServ
 	return s
 }
 
+func (s *testServer) waitStopped(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-s.done:
+		if err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the server does not stop")
+	}
+}
+
 func (s *testServer) ready() bool {
 	response, err := http.Get("http://" + s.health.Addr().String() + "/readyz")
 	if err != nil {
@@ -124,9 +136,7 @@ func TestRollingRestart(t *testing.T) {
 	waitUntil(t, "there is traffic", func() bool { return answered.Load() > before+50 })
 	service.servers[0].stop()
 	close(stopped)
-	if err := <-service.servers[0].done; err != nil {
-		t.Errorf("Run: %v", err)
-	}
+	service.servers[0].waitStopped(t)
 	after := answered.Load()
 	waitUntil(t, "the other server has the traffic", func() bool { return answered.Load() > after+50 })
 	close(stopAsking)
@@ -139,18 +149,7 @@ func TestRollingRestart(t *testing.T) {
 func TestIdleConnectionIsToldToGo(t *testing.T) {
 	a, _ := newTestAdmission(&fakePolicy{})
 	s := startServer(t, a, 0)
-	conn, err := tls.Dial("tcp", s.admission.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if got := conn.ConnectionState(); got.NegotiatedProtocol != "h2" || got.Version != tls.VersionTLS13 {
-		t.Fatalf("negotiated %q, TLS %x", got.NegotiatedProtocol, got.Version)
-	}
-	// The client's preface and empty SETTINGS.
-	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
-		t.Fatal(err)
-	}
+	conn := dialSilently(t, s)
 	if kind := readFrame(t, conn); kind != 0x4 {
 		t.Fatalf("first frame is of type %#x, want SETTINGS", kind)
 	}
@@ -158,15 +157,32 @@ func TestIdleConnectionIsToldToGo(t *testing.T) {
 	for {
 		switch kind := readFrame(t, conn); kind {
 		case 0x7:
-			if err := <-s.done; err != nil {
-				t.Errorf("Run: %v", err)
-			}
+			s.waitStopped(t)
 			return
 		case 0x4, 0x8: // SETTINGS acknowledged, WINDOW_UPDATE
 		default:
 			t.Fatalf("frame of type %#x, want GOAWAY", kind)
 		}
 	}
+}
+
+// dialSilently opens an HTTP/2 connection and asks nothing on it. It is nil when the server takes no more connections.
+func dialSilently(t *testing.T, s *testServer) *tls.Conn {
+	t.Helper()
+	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}
+	conn, err := tls.Dial("tcp", s.admission.Addr().String(), config)
+	if err != nil {
+		return nil
+	}
+	t.Cleanup(func() { conn.Close() })
+	must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+	if got := conn.ConnectionState(); got.NegotiatedProtocol != "h2" || got.Version != tls.VersionTLS13 {
+		t.Fatalf("negotiated %q, TLS %x", got.NegotiatedProtocol, got.Version)
+	}
+	// The client's preface and empty SETTINGS.
+	_, err = io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	must(t, err)
+	return conn
 }
 
 func readFrame(t *testing.T, r io.Reader) (kind byte) {
@@ -180,6 +196,24 @@ func readFrame(t *testing.T, r io.Reader) (kind byte) {
 		t.Fatal(err)
 	}
 	return header[3]
+}
+
+// Connections that are opened while the server is leaving, and never used, do not hold it up.
+func TestLateConnectionsDoNotHoldUp(t *testing.T) {
+	a, _ := newTestAdmission(&fakePolicy{})
+	s := startServer(t, a, 0)
+	readFrame(t, dialSilently(t, s)) // it keeps the server leaving for a second
+	s.stop()
+	waitUntil(t, "the server is leaving", func() bool { return !s.ready() })
+	late := 0
+	for dialSilently(t, s) != nil {
+		late++
+		time.Sleep(100 * time.Millisecond)
+	}
+	if late < 2 {
+		t.Errorf("%d connections came late, which tests nothing", late)
+	}
+	s.waitStopped(t)
 }
 
 // What is under way when the server stops is answered, with everything it looks up still there.
@@ -214,9 +248,7 @@ func TestStopWaitsForAnswers(t *testing.T) {
 		if err := <-answer; err != nil {
 			t.Errorf("h2 %v: %v", h2, err)
 		}
-		if err := <-s.done; err != nil {
-			t.Errorf("h2 %v: Run: %v", h2, err)
-		}
+		s.waitStopped(t)
 	}
 }
 
