@@ -43,17 +43,19 @@ var (
 	config *rest.Config
 )
 
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := setUp(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		if client != nil {
-			fmt.Fprintln(os.Stderr, "e2e: what there is to see is in", collect(context.WithoutCancel(ctx), "install"))
+			fmt.Fprintln(os.Stderr, "e2e: logs, events and objects are in", collect(context.WithoutCancel(ctx), "install"))
 		}
-		os.Exit(1)
+		return 1
 	}
-	os.Exit(m.Run())
+	return m.Run()
 }
 
 func setUp(ctx context.Context) error {
