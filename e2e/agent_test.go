@@ -47,7 +47,8 @@ func createAgent(t *testing.T, agent *appsv1.Deployment) *appsv1.Deployment {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		err := client.AppsV1().Deployments(agentsNamespace).Delete(context.WithoutCancel(t.Context()), agent.Name, metav1.DeleteOptions{})
+		ctx := context.WithoutCancel(t.Context())
+		err := client.AppsV1().Deployments(agentsNamespace).Delete(ctx, agent.Name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
@@ -62,7 +63,8 @@ func tryAgent(ctx context.Context, changes ...func(*appsv1.Deployment)) error {
 	for _, change := range changes {
 		change(agent)
 	}
-	stored, err := client.AppsV1().Deployments(agentsNamespace).Create(ctx, agent, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	dryRun := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+	stored, err := client.AppsV1().Deployments(agentsNamespace).Create(ctx, agent, dryRun)
 	if err != nil {
 		return err
 	}

@@ -43,8 +43,8 @@ func TestDeletionFinishesWithoutServer(t *testing.T) {
 		return nil
 	})
 
-	foreground := metav1.DeletePropagationForeground
-	err := client.AppsV1().Deployments(agentsNamespace).Delete(t.Context(), agent.Name, metav1.DeleteOptions{PropagationPolicy: &foreground})
+	foreground := metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)}
+	err := client.AppsV1().Deployments(agentsNamespace).Delete(t.Context(), agent.Name, foreground)
 	if err != nil {
 		t.Fatal(err)
 	}

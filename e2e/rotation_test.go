@@ -59,7 +59,8 @@ func TestCertificateRotation(t *testing.T) {
 				return err
 			}
 			if now <= was || trusted != wantTrusted {
-				return fmt.Errorf("server %s serves a certificate that expires %+.0f s from the old one, trusted: %.0f", name, now-was, trusted)
+				return fmt.Errorf("server %s serves a certificate that expires %+.0f s from the old one, trusted: %.0f",
+					name, now-was, trusted)
 			}
 		}
 		return nil

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -39,7 +38,8 @@ func serversRolledOut(ctx context.Context) error {
 			return false, err
 		}
 		want, s := *deployment.Spec.Replicas, deployment.Status
-		last = fmt.Sprintf("want %d servers: %d updated, %d available, %d Pods", want, s.UpdatedReplicas, s.AvailableReplicas, len(pods))
+		last = fmt.Sprintf("want %d servers: %d updated, %d available, %d Pods",
+			want, s.UpdatedReplicas, s.AvailableReplicas, len(pods))
 		return s.ObservedGeneration >= deployment.Generation && s.UpdatedReplicas == want && s.AvailableReplicas == want &&
 			len(pods) == int(want), nil
 	})
@@ -71,7 +71,6 @@ func scaleServers(ctx context.Context, replicas int32) error {
 // serverReplicas is how many servers are installed.
 func serverReplicas(t *testing.T) int32 {
 	t.Helper()
-	var deployment *appsv1.Deployment
 	deployment, err := client.AppsV1().Deployments(systemNamespace).Get(t.Context(), serverName, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

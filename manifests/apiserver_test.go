@@ -195,11 +195,13 @@ func unregister(t *testing.T, config *rest.Config) {
 	t.Helper()
 	client := kubernetes.NewForConfigOrDie(config)
 	registrations := client.AdmissionregistrationV1()
-	if err := registrations.MutatingWebhookConfigurations().Delete(t.Context(), registrationName, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := registrations.ValidatingWebhookConfigurations().Delete(t.Context(), registrationName, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
+	for _, err := range []error{
+		registrations.MutatingWebhookConfigurations().Delete(t.Context(), registrationName, metav1.DeleteOptions{}),
+		registrations.ValidatingWebhookConfigurations().Delete(t.Context(), registrationName, metav1.DeleteOptions{}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	eventually(t, "the API server still calls webhooks that are gone", func(ctx context.Context) bool {
 		_, err := client.CoreV1().Pods("dexorder-agents").Create(ctx, newPod("probe"), dryRunCreate)

@@ -46,7 +46,8 @@ func testSelfDelete(t *testing.T, cp *controlplane.ControlPlane) {
 			"dexorder-agents", longest, ""},
 		{"role agent", boundTo(role, "self-6d4b75cb6d-x2v9q"), "deployments", "agent-cto", "self", ""},
 		{"neighbour", bound, "deployments", "dexorder-agents", "neighbour",
-			`agents delete only what is their own: deployments "neighbour" of Deployment "neighbour" is not of Pod "self-6d4b75cb6d-x2v9q"`},
+			`agents delete only what is their own: deployments "neighbour" of Deployment "neighbour"` +
+				` is not of Pod "self-6d4b75cb6d-x2v9q"`},
 		{"name that begins alike", boundTo(user, "selfish-6d4b75cb6d-x2v9q"), "deployments", "dexorder-agents", "self",
 			`deployments "self" of Deployment "self" is not of Pod "selfish-6d4b75cb6d-x2v9q"`},
 		{"neighbour's claim", bound, "persistentvolumeclaims", "dexorder-agents", "neighbour-data",
