@@ -97,7 +97,7 @@ func (c *Cluster) Ready() error {
 // Run fills the memory and keeps it current until ctx ends.
 func (c *Cluster) Run(ctx context.Context) error {
 	stop := func() {}
-	defer func() { stop() }()
+	defer func() { stop() }() //nolint:gocritic // stop changes until then.
 	for {
 		c.mu.Lock()
 		wanted := c.wanted
