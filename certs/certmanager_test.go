@@ -58,7 +58,7 @@ func (c *cluster) startCertManager(t *testing.T) *cmclient.Clientset {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		process.Process.Signal(syscall.SIGTERM)
+		_ = process.Process.Signal(syscall.SIGTERM)
 		err := process.Wait()
 		if t.Failed() {
 			t.Logf("cert-manager ended with %v and said:\n%s", err, output.String())

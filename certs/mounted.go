@@ -38,10 +38,10 @@ func (o *MountedOptions) complete() error {
 		errs = append(errs, errors.New("CertFile, KeyFile: required"))
 	}
 	if named := len(o.Registrations.Mutating)+len(o.Registrations.Validating) > 0; named != (o.Config != nil) {
-		errs = append(errs, errors.New("Config, Registrations: both or neither"))
+		errs = append(errs, errors.New("options Config, Registrations: both or neither"))
 	}
 	if o.Settle < 0 {
-		errs = append(errs, fmt.Errorf("Settle %s: must not be negative", o.Settle))
+		errs = append(errs, fmt.Errorf("option Settle %s: must not be negative", o.Settle))
 	}
 	return errors.Join(errs...)
 }

@@ -73,23 +73,23 @@ func (o *SelfManagedOptions) complete() error {
 	}
 	var errs []error
 	if o.Config == nil {
-		errs = append(errs, errors.New("Config: required"))
+		errs = append(errs, errors.New("option Config: required"))
 	}
 	if o.SecretNamespace == "" || o.SecretName == "" {
-		errs = append(errs, errors.New("SecretNamespace, SecretName: required"))
+		errs = append(errs, errors.New("options SecretNamespace, SecretName: required"))
 	}
 	if len(o.DNSNames) == 0 {
-		errs = append(errs, errors.New("DNSNames: at least one required, such as NAME.NAMESPACE.svc of the Service"))
+		errs = append(errs, errors.New("option DNSNames: at least one required, such as NAME.NAMESPACE.svc of the Service"))
 	}
 	if len(o.Registrations.Mutating)+len(o.Registrations.Validating) == 0 {
-		errs = append(errs, errors.New("Registrations: at least one webhook configuration required"))
+		errs = append(errs, errors.New("option Registrations: at least one webhook configuration required"))
 	}
 	if o.LeafDuration < 0 || o.CADuration <= o.LeafDuration {
-		errs = append(errs, fmt.Errorf("LeafDuration %s: must be positive and less than CADuration %s",
+		errs = append(errs, fmt.Errorf("option LeafDuration %s: must be positive and less than CADuration %s",
 			o.LeafDuration, o.CADuration))
 	}
 	if o.Settle < 0 {
-		errs = append(errs, fmt.Errorf("Settle %s: must not be negative", o.Settle))
+		errs = append(errs, fmt.Errorf("option Settle %s: must not be negative", o.Settle))
 	}
 	return errors.Join(errs...)
 }

@@ -59,7 +59,7 @@ func serveAdmission(t *testing.T, get getCertificate, firstServed func(*tls.Cert
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // no HTTP/2
 	}
 	server.SetKeepAlivesEnabled(false)
-	go server.ServeTLS(listener, "", "")
+	go func() { _ = server.ServeTLS(listener, "", "") }()
 	t.Cleanup(func() { server.Close() })
 	return e
 }
@@ -89,7 +89,7 @@ func admit(w http.ResponseWriter, r *http.Request) {
 	review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
 	review.Request = nil
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(review)
+	_ = json.NewEncoder(w).Encode(review)
 }
 
 // traffic creates ConfigMaps, as dry runs, until it is stopped.

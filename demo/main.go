@@ -26,7 +26,6 @@ func main() {
 	log.SetLogger(logr.Discard())
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	began := time.Now()
 	d := &demo{out: os.Stdout, agentFile: *agent, options: installation.Options{
 		Program: *program, Manifests: *manifests, Policy: *policy, Flags: []string{"--drain-delay", "2s"},
@@ -42,9 +41,9 @@ func main() {
 	if closeErr := d.close(); closeErr != nil {
 		err = errors.Join(err, closeErr)
 	}
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
-		stop()
 		os.Exit(1)
 	}
 }

@@ -13,8 +13,8 @@ const (
 	LabelUserType = Prefix + "user-type"
 )
 
-// AnnotationAgentContainer, on the Deployment's Pod template, names the container that runs the agent where it is
-// neither called AgentContainer nor the only container.
+// AnnotationAgentContainer is on the Deployment's Pod template and names the container that runs the agent, where it
+// is neither called AgentContainer nor the only container.
 const AnnotationAgentContainer = Prefix + "agent-container"
 
 // Labels of a role agent's namespace.

@@ -40,7 +40,7 @@ func (b *benchmark) check(ctx context.Context, v *variant) error {
 	}
 	d.Spec.Template.Spec.Containers[0].Image = "docker.io/library/busybox:1"
 	if _, err := client.Create(ctx, d, dryRun); (err != nil) != v.refuses {
-		return fmt.Errorf("creating an agent of a foreign image gives: %v", err)
+		return fmt.Errorf("creating an agent of a foreign image gives: %w", err)
 	}
 	return nil
 }

@@ -28,8 +28,7 @@ func main() {
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard())
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if err := run(ctx, *listen, *cert, *key, *policyFile); err != nil {
 		log.Fatal(err)
 	}

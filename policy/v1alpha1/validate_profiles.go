@@ -116,10 +116,6 @@ func validateDisjoint(path *field.Path, n *Namespaces, other *Profile) field.Err
 	return errs
 }
 
-func matches(prefix, name string) bool {
-	return len(name) > len(prefix) && strings.HasPrefix(name, prefix)
-}
-
 func covered(path *field.Path, value string, other *Profile, theirs string) *field.Error {
 	return field.Invalid(path, value,
 		fmt.Sprintf("profile %s covers such namespaces already by %s", printable(other.Name), printable(theirs)))
