@@ -36,8 +36,6 @@ type PolicyFile struct {
 
 	mu       sync.Mutex
 	rejected error
-	// seen is the hash of the file as it was last read, good or bad, so that nothing is judged twice.
-	seen string
 }
 
 type activePolicy struct {
@@ -57,7 +55,6 @@ func LoadPolicyFile(path string, metrics *Metrics, log *slog.Logger) (*PolicyFil
 	if err != nil {
 		return nil, fmt.Errorf("policy file %s: %w", path, err)
 	}
-	f.seen = active.Hash
 	f.activate(active)
 	return f, nil
 }
@@ -86,13 +83,11 @@ func (f *PolicyFile) Reload() {
 		return
 	}
 	hash := v1alpha1.Hash(data)
-	if hash == f.seen {
-		return
-	}
-	f.seen = hash
 	if hash == f.Active().Hash {
-		f.rejected = nil
-		f.log.Info("The policy file is again the one in force", "path", f.path, "hash", hash)
+		if f.rejected != nil {
+			f.rejected = nil
+			f.log.Info("The policy file is again the one in force", "path", f.path, "hash", hash)
+		}
 		return
 	}
 	active, err := compile(data)
@@ -109,7 +104,7 @@ func (f *PolicyFile) reject(hash string, err error) {
 	if f.rejected != nil && f.rejected.Error() == err.Error() {
 		return
 	}
-	f.rejected, f.seen = err, hash
+	f.rejected = err
 	f.metrics.policyRejected()
 	f.log.Error("The policy file cannot be used; the last good one stays in force", "path", f.path, "hash", hash,
 		"inForce", f.Active().Hash, "error", err)
