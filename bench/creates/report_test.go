@@ -35,12 +35,12 @@ func TestReport(t *testing.T) {
 	results := []*variant{
 		{name: nameNone, waited: []time.Duration{2 * millisecond, 4 * millisecond}, apiCPU: 6 * millisecond},
 		{
-			name: nameFloor, server: 1, waited: []time.Duration{3 * millisecond, 5 * millisecond},
+			name: namePair, server: 1, waited: []time.Duration{3 * millisecond, 5 * millisecond},
 			serverCPU: []time.Duration{batch * millisecond / 2}, memory: memory{resident: 5e6, private: 3e6, anonymous: 2e6},
 		},
 		{
 			name: nameOurs, server: 1, waited: []time.Duration{4 * millisecond, 6 * millisecond},
-			serverCPU: []time.Duration{batch * millisecond, batch * millisecond / 2}, memory: memory{resident: 61e6, private: 29e6},
+			serverCPU: []time.Duration{batch * millisecond, batch * millisecond / 2}, memory: memory{resident: 61e6, private: 40e6, anonymous: 29e6},
 		},
 	}
 	var table strings.Builder
@@ -49,11 +49,11 @@ func TestReport(t *testing.T) {
 	}
 	for _, want := range []string{
 		"none  2.00  4.00",
-		"floor  3.00  5.00  5.00      +1.00  +1.00  +1.00        0.50            0.00         3.0        2.0       5.0",
-		"over the floor at p50    1.00 ms   goal: at most 0.6  missed",
-		"server CPU for a create  0.75 ms   goal: at most 1    met",
-		"private memory           29.00 MB  goal: at most 30   met",
-		"resident memory          61.00 MB  goal: at most 60   missed",
+		"floor-pair  3.00  5.00  5.00      +1.00  +1.00  +1.00        0.50            0.00         3.0        2.0       5.0",
+		"over the floor of a pair at p50            1.00 ms   goal: at most 0.6  missed",
+		"server CPU for a create                    0.75 ms   goal: at most 1    met",
+		"private memory without the program's text  29.00 MB  goal: at most 30   met",
+		"resident memory                            61.00 MB  goal: at most 60   missed",
 	} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("no %q in\n%s", want, &table)

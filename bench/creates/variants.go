@@ -29,20 +29,21 @@ type variant struct {
 	memory    memory
 }
 
-// The order is that of the table; the first is what the others are compared with.
+// Variants that others are compared with, or that have goals.
 const (
-	nameNone  = "none"
-	nameFloor = "floor"
-	nameOurs  = "ours"
+	nameNone = "none"
+	namePair = "floor-pair"
+	nameOurs = "ours"
 )
 
+// variants in the order of the table; the first is what the others are compared with.
 func variants(o *options) []*variant {
 	return []*variant{
 		{name: nameNone, namespace: "bench-none", install: nothing},
 		// The floor of any mutating webhook: one call, a constant answer.
-		{name: nameFloor, namespace: "bench-floor", injects: true, install: webhooks(o.floor, "/mutate")},
+		{name: "floor", namespace: "bench-floor", injects: true, install: webhooks(o.floor, "/mutate")},
 		// The floor of any pair: two calls, constant answers.
-		{name: "floor-pair", namespace: "bench-floor-pair", injects: true, install: webhooks(o.floor, "/mutate", "/validate")},
+		{name: namePair, namespace: "bench-floor-pair", injects: true, install: webhooks(o.floor, "/mutate", "/validate")},
 		{name: "cel", namespace: "bench-cel", injects: true, refuses: true, install: admissionPolicies},
 		{name: "stock", namespace: "bench-stock", injects: true, refuses: true, install: webhooks(o.stock, "/mutate", "/validate")},
 		{name: nameOurs, namespace: installation.AgentsNamespace, injects: true, refuses: true, install: realServer},
