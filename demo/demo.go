@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -86,18 +89,31 @@ func (d *demo) start(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) explainKeep() {
+// explainKeep says how to reach what stays up.
+func (d *demo) explainKeep(ctx context.Context) error {
+	ca, err := d.installation.WriteCA(ctx)
+	if err != nil {
+		return err
+	}
+	kubectl := "kubectl"
+	if _, err := exec.LookPath(kubectl); err != nil {
+		kubectl = filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), kubectl)
+	}
 	fmt.Fprintf(d.out, `
 It stays up. In another terminal:
 
-  export KUBECONFIG=%s
-  kubectl -n %s get deployments
+  export KUBECONFIG=%[1]s
+  %[2]s -n %[3]s get deployments
 
-The servers answer as https://%s (CA: the Secret %s/%s, key ca.crt).
-The policy file is %s: edit it and apply something.
+The servers' URL:  https://%[4]s/mutate and /validate
+Their CA file:     %[5]s
+Their policy file: %[6]s, to edit
+Metrics of one:    http://%[7]s/metrics
+
 Ctrl-C stops everything and removes what it made.
-`, d.cluster.Kubeconfig(), installation.AgentsNamespace, d.installation.Address(),
-		installation.SystemNamespace, installation.CASecret, d.installation.PolicyFile)
+`, d.cluster.Kubeconfig(), kubectl, installation.AgentsNamespace, d.installation.Address(), ca,
+		d.installation.PolicyFile, d.installation.Servers()[0].Health)
+	return nil
 }
 
 func (d *demo) say(format string, args ...any) {

@@ -34,8 +34,9 @@ func main() {
 	if err == nil {
 		fmt.Printf("\nAll of it worked, in %.0f s.\n", time.Since(began).Seconds())
 		if *keep {
-			d.explainKeep()
-			<-ctx.Done()
+			if err = d.explainKeep(ctx); err == nil {
+				<-ctx.Done()
+			}
 		}
 	}
 	if closeErr := d.close(); closeErr != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -102,6 +103,16 @@ func (i *Installation) WritePolicy(policy []byte) error {
 		return err
 	}
 	return os.Rename(next, i.PolicyFile)
+}
+
+// WriteCA writes the certificate of the CA that the servers have now to a file and returns its path.
+func (i *Installation) WriteCA(ctx context.Context) (string, error) {
+	secret := &corev1.Secret{}
+	if err := i.Client.Get(ctx, client.ObjectKey{Namespace: SystemNamespace, Name: CASecret}, secret); err != nil {
+		return "", err
+	}
+	file := filepath.Join(i.dir, "ca.crt")
+	return file, os.WriteFile(file, secret.Data[corev1.TLSCertKey], 0o600)
 }
 
 // AddServer starts a server and puts it behind the address once it is ready.
