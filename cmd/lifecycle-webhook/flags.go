@@ -82,7 +82,7 @@ func (f *flags) define(set *flag.FlagSet) {
 	set.StringVar(&f.configuration, "webhook-configuration", "agent-lifecycle",
 		"`name` of the MutatingWebhookConfiguration and the ValidatingWebhookConfiguration")
 	set.StringVar(&f.certs, "certs", certsSelfManaged,
-		"where the serving certificate comes from: `"+certsSelfManaged+"` or "+certsMounted)
+		"`source` of the serving certificate: "+certsSelfManaged+" or "+certsMounted)
 	set.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file`, with --certs "+certsMounted)
 	set.StringVar(&f.tlsKey, "tls-key", "", "key `file`, with --certs "+certsMounted)
 	set.StringVar(&f.caSecret, "ca-secret", "lifecycle-webhook-ca", "`name` of the Secret with the CA, with --certs "+certsSelfManaged)
@@ -97,9 +97,9 @@ func (f *flags) define(set *flag.FlagSet) {
 		"how long to serve on after a signal to stop, until all nodes have learned of it")
 	set.Int64Var(&f.maxBody, "max-body", webhook.DefaultMaxBody, "largest request in `bytes`")
 	set.IntVar(&f.maxInFlight, "max-in-flight", webhook.DefaultMaxInFlight,
-		"most requests answered at once; one of more than 128 KiB counts once for each 128 KiB")
+		"most `requests` answered at once; one of more than 128 KiB counts once for each 128 KiB")
 	set.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
-	set.StringVar(&f.logFormat, "log-format", "json", "`json` or text")
+	set.StringVar(&f.logFormat, "log-format", "json", "`format` of the log: json or text")
 }
 
 // check returns everything that is wrong with the values.
