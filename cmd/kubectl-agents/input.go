@@ -89,7 +89,7 @@ func (in *input) documents(s streams) (docs []*manifest.Document, ok bool) {
 		s.fail("%v", err)
 	}
 	if len(docs) == 0 && len(errs) == 0 {
-		s.fail("there is nothing in %s", strings.Join(in.files, ", "))
+		s.fail("there are no documents to read")
 	}
 	return docs, len(docs) > 0 && len(errs) == 0
 }
