@@ -2,14 +2,13 @@ package inject
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // AgentContainer returns the index of the container that runs the agent among the template's ordinary containers: the
@@ -79,10 +78,10 @@ func (s *session) agent() {
 // agentMount puts the mount in place, whatever stands there under the volume's name. What is left beside it, such as a
 // second mount of the volume, is refused by the sidecar-integrity rule.
 func (s *session) agentMount(c *corev1.Container, path string) {
-	if slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
-		return apiequality.Semantic.DeepEqual(m, s.parts.AgentMount)
-	}) {
-		return
+	for i := range c.VolumeMounts {
+		if workload.Equal(&c.VolumeMounts[i], &s.parts.AgentMount) {
+			return
+		}
 	}
 	for i, m := range c.VolumeMounts {
 		switch {
@@ -101,12 +100,13 @@ func (s *session) agentMount(c *corev1.Container, path string) {
 // of the two a program sees is not for us to choose.
 func (s *session) agentEnv(c *corev1.Container, path string) {
 	var missing []corev1.EnvVar
-	for _, want := range s.parts.AgentEnv {
+	for i := range s.parts.AgentEnv {
+		want := s.parts.AgentEnv[i]
 		first := envIndex(c.Env, want.Name)
 		switch {
 		case first < 0:
 			missing = append(missing, want)
-		case envIndex(c.Env[first+1:], want.Name) >= 0, apiequality.Semantic.DeepEqual(c.Env[first], want):
+		case envIndex(c.Env[first+1:], want.Name) >= 0, workload.Equal(&c.Env[first], &s.parts.AgentEnv[i]):
 		default:
 			if !s.storedEnv(c.Name, c.Env[first]) {
 				s.warn("container %q: env %s is set by the agent's tier; your value was replaced", c.Name, want.Name)
@@ -128,5 +128,5 @@ func (s *session) storedEnv(container string, env corev1.EnvVar) bool {
 		return false
 	}
 	j := envIndex(stored[i].Env, env.Name)
-	return j >= 0 && apiequality.Semantic.DeepEqual(stored[i].Env[j], env)
+	return j >= 0 && workload.Equal(&stored[i].Env[j], &env)
 }

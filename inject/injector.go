@@ -6,10 +6,10 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // Config is what a profile injects.
@@ -88,14 +88,14 @@ func (in *Injector) Deployment(d, old *appsv1.Deployment, opts Options) ([]jsonp
 		return in.inject(d, nil, in.canonical(in.userType(d, nil), opts))
 	}
 	if sameIdentity(d, old) &&
-		apiequality.Semantic.DeepEqual(d.Spec.Template, old.Spec.Template) &&
-		apiequality.Semantic.DeepEqual(d.Spec.Strategy, old.Spec.Strategy) {
+		workload.Equal(&d.Spec.Template, &old.Spec.Template) &&
+		workload.Equal(&d.Spec.Strategy, &old.Spec.Strategy) {
 		return nil, nil
 	}
 	parts := in.canonical(in.userType(d, old), opts)
 	restored := d.DeepCopy()
 	patch, warnings := in.inject(restored, old, parts.asAccepted(old, in.config.AcceptsSidecar))
-	if apiequality.Semantic.DeepEqual(restored.Spec.Template, old.Spec.Template) {
+	if workload.Equal(&restored.Spec.Template, &old.Spec.Template) {
 		*d = *restored
 		return patch, warnings
 	}

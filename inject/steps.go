@@ -3,11 +3,11 @@ package inject
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 const (
@@ -38,7 +38,7 @@ func (s *session) label(key, value string) {
 }
 
 func (s *session) setLabel(meta *metav1.ObjectMeta, path, key, value string) {
-	if meta.Labels == nil && apiequality.Semantic.DeepEqual(*meta, metav1.ObjectMeta{}) {
+	if meta.Labels == nil && workload.Equal(meta, &metav1.ObjectMeta{}) {
 		// There may be no metadata at all, and a label cannot be added below what is not there.
 		meta.Labels = map[string]string{key: value}
 		s.set(path, map[string]any{"labels": map[string]string{key: value}})
@@ -51,7 +51,7 @@ func (s *session) setLabel(meta *metav1.ObjectMeta, path, key, value string) {
 // agents of one name must never run at once.
 func (s *session) strategy() {
 	want := appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
-	if apiequality.Semantic.DeepEqual(s.Spec.Strategy, want) {
+	if workload.Equal(&s.Spec.Strategy, &want) {
 		return
 	}
 	s.Spec.Strategy = want
@@ -95,7 +95,7 @@ func (s *session) sidecar() {
 		appendTo(&s.editor, &spec.Containers, path, s.parts.Sidecar)
 		return
 	}
-	if apiequality.Semantic.DeepEqual(spec.Containers[i], s.parts.Sidecar) {
+	if workload.Equal(&spec.Containers[i], &s.parts.Sidecar) {
 		return
 	}
 	if !s.storedSidecar(spec.Containers[i]) {
@@ -111,7 +111,7 @@ func (s *session) storedSidecar(c corev1.Container) bool {
 	}
 	stored := s.old.Spec.Template.Spec.Containers
 	i := containerIndex(stored, c.Name)
-	return i >= 0 && apiequality.Semantic.DeepEqual(stored[i], c)
+	return i >= 0 && workload.Equal(&stored[i], &c)
 }
 
 // volumes puts the volumes of the system in place.
@@ -124,7 +124,7 @@ func (s *session) volumes() {
 		switch {
 		case i < 0:
 			missing = append(missing, want)
-		case !apiequality.Semantic.DeepEqual(spec.Volumes[i], want):
+		case !workload.Equal(&spec.Volumes[i], &want):
 			if !s.storedVolume(spec.Volumes[i]) {
 				s.warn("volume %q belongs to the system and was put back", want.Name)
 			}
@@ -141,7 +141,7 @@ func (s *session) storedVolume(v corev1.Volume) bool {
 	}
 	stored := s.old.Spec.Template.Spec.Volumes
 	i := volumeIndex(stored, v.Name)
-	return i >= 0 && apiequality.Semantic.DeepEqual(stored[i], v)
+	return i >= 0 && workload.Equal(&stored[i], &v)
 }
 
 func volumeIndex(volumes []corev1.Volume, name string) int {

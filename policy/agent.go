@@ -1,10 +1,7 @@
 package policy
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/workload"
@@ -58,9 +55,17 @@ func (p *Profile) isInjected(r *Request, volume *corev1.Volume) bool {
 	if !isAgent(r) {
 		return false
 	}
-	is := func(own corev1.Volume) bool { return apiequality.Semantic.DeepEqual(*volume, own) }
-	if slices.ContainsFunc(p.injector.Parts("").Volumes, is) {
+	if containsVolume(p.injector.Parts("").Volumes, volume) {
 		return true
 	}
-	return r.Object.Kind == kindPod && ownerKind(r) == kindDeployment && slices.ContainsFunc(r.Facts.Owner.Volumes, is)
+	return r.Object.Kind == kindPod && ownerKind(r) == kindDeployment && containsVolume(r.Facts.Owner.Volumes, volume)
+}
+
+func containsVolume(volumes []corev1.Volume, volume *corev1.Volume) bool {
+	for i := range volumes {
+		if volumes[i].Name == volume.Name && workload.Equal(&volumes[i], volume) {
+			return true
+		}
+	}
+	return false
 }

@@ -24,7 +24,7 @@ func checkImages(p *Profile, r *Request) []Violation {
 			continue
 		}
 		if err := p.images.Allows(c.Image); err != nil {
-			found = append(found, violation(c.Path+".image", "container %q: %v", c.Name, err))
+			found = append(found, violation(c.Path()+".image", "container %q: %v", c.Name, err))
 		}
 	}
 	for i, volume := range r.Object.Template.Spec.Volumes {

@@ -22,7 +22,7 @@ func checkReadOnlyRootfs(_ *Profile, r *Request) []Violation {
 			readOnly = c.SecurityContext.ReadOnlyRootFilesystem
 		}
 		if readOnly == nil || !*readOnly {
-			found = append(found, violation(c.Path+".securityContext.readOnlyRootFilesystem",
+			found = append(found, violation(c.Path()+".securityContext.readOnlyRootFilesystem",
 				"container %q: %s, must be true", c.Name, isValue(readOnly)))
 		}
 	}

@@ -2,9 +2,9 @@ package policy
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // An agent's old Pod goes before its new one comes. Under RollingUpdate the new Pod waits for a ReadWriteOnce claim
@@ -16,7 +16,7 @@ var recreateStrategy = Rule{
 	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.RecreateStrategy.Enforcement },
 	applies: func(r *Request) bool {
 		return isDeployment(r) && (podsChange(r) ||
-			!apiequality.Semantic.DeepEqual(r.Object.Deployment.Spec.Strategy, r.Old.Deployment.Spec.Strategy))
+			!workload.Equal(&r.Object.Deployment.Spec.Strategy, &r.Old.Deployment.Spec.Strategy))
 	},
 	check: checkRecreateStrategy,
 }

@@ -74,16 +74,15 @@ func (c *referenceCheck) container(container workload.Container) {
 		if env.ValueFrom == nil {
 			continue
 		}
-		field := fmt.Sprintf("%s.env[%d].valueFrom", container.Path, i)
 		if ref := env.ValueFrom.SecretKeyRef; ref != nil {
-			c.secret(ref.Name, field+".secretKeyRef.name")
+			c.secret(ref.Name, fmt.Sprintf("%s.env[%d].valueFrom.secretKeyRef.name", container.Path(), i))
 		}
 		if ref := env.ValueFrom.ConfigMapKeyRef; ref != nil {
-			c.configMap(ref.Name, field+".configMapKeyRef.name")
+			c.configMap(ref.Name, fmt.Sprintf("%s.env[%d].valueFrom.configMapKeyRef.name", container.Path(), i))
 		}
 	}
 	for i, from := range container.EnvFrom {
-		field := fmt.Sprintf("%s.envFrom[%d]", container.Path, i)
+		field := fmt.Sprintf("%s.envFrom[%d]", container.Path(), i)
 		if from.SecretRef != nil {
 			c.secret(from.SecretRef.Name, field+".secretRef.name")
 		}

@@ -32,7 +32,7 @@ func checkReservedUIDs(_ *Profile, r *Request) []Violation {
 		if isSidecar(r, c) {
 			continue
 		}
-		field := c.Path + ".securityContext.runAsUser"
+		field := func() string { return c.Path() + ".securityContext.runAsUser" }
 		uid := pod
 		if c.SecurityContext != nil && c.SecurityContext.RunAsUser != nil {
 			uid = c.SecurityContext.RunAsUser
@@ -40,15 +40,15 @@ func checkReservedUIDs(_ *Profile, r *Request) []Violation {
 		switch {
 		case uid == nil:
 			if shared {
-				found = append(found, violation(field,
+				found = append(found, violation(field(),
 					"container %q: is not set, and its image's user may be the sidecar's; set one, such as %d",
 					c.Name, lifecycle.AgentUID))
 			}
 		case *uid == lifecycle.SidecarUID:
-			found = append(found, violation(field, "container %q: %d is the sidecar's; use another, such as %d",
+			found = append(found, violation(field(), "container %q: %d is the sidecar's; use another, such as %d",
 				c.Name, *uid, lifecycle.AgentUID))
 		case *uid == lifecycle.PauseUID:
-			found = append(found, violation(field, "container %q: %d is the pause process's; use another, such as %d",
+			found = append(found, violation(field(), "container %q: %d is the pause process's; use another, such as %d",
 				c.Name, *uid, lifecycle.AgentUID))
 		case shared && pod != nil && *uid == *pod:
 			found = append(found, violation(t.Field("spec.securityContext.runAsUser"),

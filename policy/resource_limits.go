@@ -36,15 +36,16 @@ func checkResources(p *Profile, r *Request) []Violation {
 		if c.Sort == workload.Ephemeral {
 			continue
 		}
-		who, field := fmt.Sprintf("container %q", c.Name), c.Path+".resources"
 		if missing := missingResources(rule.Limits, c.Resources.Limits, pod.Limits); missing != nil {
-			found = append(found, violation(field+".limits", "%s must set %s", who, strings.Join(missing, ", ")))
+			found = append(found, violation(c.Path()+".resources.limits", "container %q must set %s", c.Name, strings.Join(missing, ", ")))
 		}
 		missing := missingResources(rule.Requests, c.Resources.Requests, c.Resources.Limits, pod.Requests, pod.Limits)
 		if missing != nil {
-			found = append(found, violation(field+".requests", "%s must set %s", who, strings.Join(missing, ", ")))
+			found = append(found, violation(c.Path()+".resources.requests", "container %q must set %s", c.Name, strings.Join(missing, ", ")))
 		}
-		found = append(found, checkMax(rule.Max, c.Resources, field, who)...)
+		if exceeds(rule.Max, c.Resources) {
+			found = append(found, checkMax(rule.Max, c.Resources, c.Path()+".resources", fmt.Sprintf("container %q", c.Name))...)
+		}
 	}
 	return found
 }
@@ -67,6 +68,18 @@ func missingResources(names []corev1.ResourceName, lists ...corev1.ResourceList)
 		}
 	}
 	return missing
+}
+
+// exceeds says whether checkMax has anything to say, without preparing to say it.
+func exceeds(bounds corev1.ResourceList, resources corev1.ResourceRequirements) bool {
+	for name, bound := range bounds {
+		for _, list := range []corev1.ResourceList{resources.Limits, resources.Requests} {
+			if got, ok := list[name]; ok && got.Cmp(bound) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func checkMax(bounds corev1.ResourceList, resources corev1.ResourceRequirements, field, who string) []Violation {

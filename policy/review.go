@@ -5,11 +5,11 @@ import (
 	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // rules is Rules, built once.
@@ -161,9 +161,9 @@ func podsChange(r *Request) bool {
 	if r.Old == nil {
 		return true
 	}
-	if !apiequality.Semantic.DeepEqual(t.Spec, r.Old.Template.Spec) {
+	if !workload.Equal(t.Spec, r.Old.Template.Spec) {
 		return true
 	}
 	// A Pod's own metadata changes all the time and changes nothing that runs; a template's makes new Pods.
-	return r.Object.Kind != kindPod && !apiequality.Semantic.DeepEqual(t.Meta, r.Old.Template.Meta)
+	return r.Object.Kind != kindPod && !workload.Equal(t.Meta, r.Old.Template.Meta)
 }

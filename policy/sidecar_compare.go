@@ -5,6 +5,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // contains says whether a container is another one with nothing but additions that do not change what it does:
@@ -63,7 +65,7 @@ func firstDifference(got, want *corev1.Container) string {
 			return "field " + field.name + " differs"
 		}
 	}
-	if !apiequality.Semantic.DeepEqual(*got, *want) {
+	if !workload.Equal(got, want) {
 		return "it has fields that do not belong there"
 	}
 	return ""

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -69,7 +68,7 @@ func (c *integrityCheck) sidecar() {
 			continue
 		}
 		if container.Sort != workload.Ordinary {
-			c.add(container.Path, "the name %q is the system's; use another", container.Name)
+			c.add(container.Path(), "the name %q is the system's; use another", container.Name)
 			continue
 		}
 		sidecars = append(sidecars, container)
@@ -82,17 +81,17 @@ func (c *integrityCheck) sidecar() {
 	got := sidecars[0]
 	switch stored := storedSidecar(c.request); {
 	case c.request.Object.Kind == kindPod && stored != nil:
-		if !apiequality.Semantic.DeepEqual(*got.Container, *stored) {
-			c.add(got.Path, "the sidecar of a running Pod may not change: %s", firstDifference(got.Container, stored))
+		if !workload.Equal(got.Container, stored) {
+			c.add(got.Path(), "the sidecar of a running Pod may not change: %s", firstDifference(got.Container, stored))
 		}
 	case c.request.Object.Kind == kindPod:
 		if !contains(got.Container, &c.parts.Sidecar) && !c.isOwners(got.Container) {
-			c.add(got.Path, "is not the sidecar that is injected here: %s", firstDifference(got.Container, &c.parts.Sidecar))
+			c.add(got.Path(), "is not the sidecar that is injected here: %s", firstDifference(got.Container, &c.parts.Sidecar))
 		}
-	case apiequality.Semantic.DeepEqual(*got.Container, c.parts.Sidecar):
-	case stored != nil && c.profile.sidecars.Allows(stored.Image) == nil && apiequality.Semantic.DeepEqual(*got.Container, *stored):
+	case workload.Equal(got.Container, &c.parts.Sidecar):
+	case stored != nil && c.profile.sidecars.Allows(stored.Image) == nil && workload.Equal(got.Container, stored):
 	default:
-		c.add(got.Path, "is not the sidecar that is injected here: %s", firstDifference(got.Container, &c.parts.Sidecar))
+		c.add(got.Path(), "is not the sidecar that is injected here: %s", firstDifference(got.Container, &c.parts.Sidecar))
 	}
 }
 
@@ -120,12 +119,13 @@ func storedSidecar(r *Request) *corev1.Container {
 func (c *integrityCheck) volumes() {
 	for _, want := range c.parts.Volumes {
 		found := false
-		for i, volume := range c.template.Spec.Volumes {
+		for i := range c.template.Spec.Volumes {
+			volume := &c.template.Spec.Volumes[i]
 			if volume.Name != want.Name {
 				continue
 			}
 			found = true
-			if !c.profile.isInjected(c.request, &volume) {
+			if !c.profile.isInjected(c.request, volume) {
 				c.add(fmt.Sprintf("%s[%d]", c.template.Field("spec.volumes"), i),
 					"volume %q is not the one that is injected; leave it out", volume.Name)
 			}
@@ -150,23 +150,25 @@ func (c *integrityCheck) agentContainer() {
 	}
 	agent := &c.template.Spec.Containers[c.agent]
 	field := fmt.Sprintf("%s[%d]", c.template.Field("spec.containers"), c.agent)
-	for _, want := range c.parts.AgentEnv {
-		var got []corev1.EnvVar
-		for _, env := range agent.Env {
-			if env.Name == want.Name {
-				got = append(got, env)
+	for i := range c.parts.AgentEnv {
+		want, times := &c.parts.AgentEnv[i], 0
+		var got *corev1.EnvVar
+		for j := range agent.Env {
+			if agent.Env[j].Name == want.Name {
+				got = &agent.Env[j]
+				times++
 			}
 		}
 		switch {
-		case len(got) != 1:
-			c.add(field+".env", "container %q must have %s once, has it %d times", agent.Name, want.Name, len(got))
-		case !apiequality.Semantic.DeepEqual(got[0], want) && !c.isStoredEnv(agent.Name, got[0]):
+		case times != 1:
+			c.add(field+".env", "container %q must have %s once, has it %d times", agent.Name, want.Name, times)
+		case !workload.Equal(got, want) && !c.isStoredEnv(agent.Name, *got):
 			c.add(field+".env", "container %q: %s is %s, must be %s as the agent's tier has it", agent.Name, want.Name,
-				envValue(got[0]), envValue(want))
+				envValue(*got), envValue(*want))
 		}
 	}
-	for _, mount := range agent.VolumeMounts {
-		if apiequality.Semantic.DeepEqual(mount, c.parts.AgentMount) {
+	for i := range agent.VolumeMounts {
+		if workload.Equal(&agent.VolumeMounts[i], &c.parts.AgentMount) {
 			return
 		}
 	}
@@ -193,7 +195,7 @@ func (c *integrityCheck) isStoredEnv(container string, env corev1.EnvVar) bool {
 			continue
 		}
 		for _, e := range stored.Env {
-			if apiequality.Semantic.DeepEqual(e, env) {
+			if workload.Equal(&e, &env) {
 				return true
 			}
 		}
@@ -207,32 +209,33 @@ func (c *integrityCheck) reach(container workload.Container) {
 	if container.Name == lifecycle.SidecarContainer && container.Sort == workload.Ordinary {
 		return
 	}
-	for i, mount := range container.VolumeMounts {
-		field := fmt.Sprintf("%s.volumeMounts[%d]", container.Path, i)
+	for i := range container.VolumeMounts {
+		mount := &container.VolumeMounts[i]
+		field := func() string { return fmt.Sprintf("%s.volumeMounts[%d]", container.Path(), i) }
 		switch {
 		case mount.Name == lifecycle.TokenVolume:
-			c.add(field, "container %q may not mount volume %q: it is the sidecar's", container.Name, mount.Name)
+			c.add(field(), "container %q may not mount volume %q: it is the sidecar's", container.Name, mount.Name)
 		case mount.Name == lifecycle.RunVolume:
 			switch {
 			case !c.mayBeAgent(container):
-				c.add(field, "container %q may not mount volume %q: it is the agent container's", container.Name, mount.Name)
-			case !apiequality.Semantic.DeepEqual(mount, c.parts.AgentMount):
-				c.add(field, "container %q may mount volume %q only at %s, writable and as a whole",
+				c.add(field(), "container %q may not mount volume %q: it is the agent container's", container.Name, mount.Name)
+			case !workload.Equal(mount, &c.parts.AgentMount):
+				c.add(field(), "container %q may mount volume %q only at %s, writable and as a whole",
 					container.Name, mount.Name, lifecycle.RunDir)
 			}
 		case inRunDir(mount.MountPath):
-			c.add(field+".mountPath", "container %q: volume %q is at %q, must be outside of %s",
+			c.add(field()+".mountPath", "container %q: volume %q is at %q, must be outside of %s",
 				container.Name, mount.Name, mount.MountPath, lifecycle.RunDir)
 		}
 	}
 	for i, device := range container.VolumeDevices {
 		if inRunDir(device.DevicePath) {
-			c.add(fmt.Sprintf("%s.volumeDevices[%d].devicePath", container.Path, i),
+			c.add(fmt.Sprintf("%s.volumeDevices[%d].devicePath", container.Path(), i),
 				"container %q: volume %q is at %q, must be outside of %s", container.Name, device.Name, device.DevicePath, lifecycle.RunDir)
 		}
 	}
 	if inRunDir(container.TerminationMessagePath) {
-		c.add(container.Path+".terminationMessagePath", "container %q: is %q, must be outside of %s",
+		c.add(container.Path()+".terminationMessagePath", "container %q: is %q, must be outside of %s",
 			container.Name, container.TerminationMessagePath, lifecycle.RunDir)
 	}
 }

@@ -3,9 +3,8 @@ package policy
 import (
 	"time"
 
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
-
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // A Deployment that is being deleted cannot be brought back by changing it. During a foreground deletion the API
@@ -20,7 +19,7 @@ var terminating = Rule{
 }
 
 func checkTerminating(_ *Profile, r *Request) []Violation {
-	if apiequality.Semantic.DeepEqual(r.Object.Deployment.Spec, r.Old.Deployment.Spec) {
+	if workload.Equal(&r.Object.Deployment.Spec, &r.Old.Deployment.Spec) {
 		return nil
 	}
 	return []Violation{violation("spec", "the Deployment has been on its way out since %s and a change would be lost; "+

@@ -34,11 +34,12 @@ func checkVolumes(p *Profile, r *Request) []Violation {
 	var found []Violation
 	for i := range template.Spec.Volumes {
 		volume := &template.Spec.Volumes[i]
+		if p.isInjected(r, volume) {
+			continue
+		}
 		field := fmt.Sprintf("%s[%d]", template.Field("spec.volumes"), i)
 		kind := volumeType(&volume.VolumeSource)
 		switch {
-		case p.isInjected(r, volume):
-			continue
 		case kind == "":
 			found = append(found, violation(field, "volume %q is of no known type; allowed: %s",
 				volume.Name, strings.Join(rule.Types, ", ")))

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"strings"
 
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // Agents run as the kinds of workload that the profile allows, and nothing runs beside them.
@@ -63,7 +63,7 @@ func checkReplicaSet(p *Profile, r *Request) []Violation {
 	if r.Old == nil {
 		return checkFromController(p, r, "create a ReplicaSet")
 	}
-	if p.isController(r) || apiequality.Semantic.DeepEqual(r.Object.Template, r.Old.Template) {
+	if p.isController(r) || workload.Equal(r.Object.Template, r.Old.Template) {
 		return nil
 	}
 	return []Violation{violation(r.Object.Template.Path, "%s may not change the template of a ReplicaSet; change its Deployment",

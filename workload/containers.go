@@ -21,8 +21,14 @@ type Container struct {
 	*corev1.Container
 	Sort Sort
 
-	// Path leads from the object's root to the container, such as spec.template.spec.containers[0].
-	Path string
+	template *Template
+	index    int
+}
+
+// Path leads from the object's root to the container, such as spec.template.spec.containers[0].
+func (c Container) Path() string {
+	list := [...]string{Init: "spec.initContainers", Ordinary: "spec.containers", Ephemeral: "spec.ephemeralContainers"}[c.Sort]
+	return fmt.Sprintf("%s[%d]", c.template.Field(list), c.index)
 }
 
 // Containers returns every container of the template: init, ordinary, ephemeral. The fields that an ephemeral
@@ -32,18 +38,14 @@ func (t *Template) Containers() []Container {
 	spec := t.Spec
 	all := make([]Container, 0, len(spec.InitContainers)+len(spec.Containers)+len(spec.EphemeralContainers))
 	for i := range spec.InitContainers {
-		all = append(all, Container{&spec.InitContainers[i], Init, t.element("spec.initContainers", i)})
+		all = append(all, Container{&spec.InitContainers[i], Init, t, i})
 	}
 	for i := range spec.Containers {
-		all = append(all, Container{&spec.Containers[i], Ordinary, t.element("spec.containers", i)})
+		all = append(all, Container{&spec.Containers[i], Ordinary, t, i})
 	}
 	for i := range spec.EphemeralContainers {
 		common := (*corev1.Container)(&spec.EphemeralContainers[i].EphemeralContainerCommon)
-		all = append(all, Container{common, Ephemeral, t.element("spec.ephemeralContainers", i)})
+		all = append(all, Container{common, Ephemeral, t, i})
 	}
 	return all
-}
-
-func (t *Template) element(list string, i int) string {
-	return fmt.Sprintf("%s[%d]", t.Field(list), i)
 }

@@ -24,10 +24,10 @@ func TestContainersReachesEveryContainer(t *testing.T) {
 	template := &Template{Spec: &spec, Meta: nil}
 	for _, c := range template.Containers() {
 		if !want[c.Image] {
-			t.Errorf("%s is visited twice or is not what it says", c.Path)
+			t.Errorf("%s is visited twice or is not what it says", c.Path())
 		}
-		if c.Path != c.Image {
-			t.Errorf("path %q, want %q", c.Path, c.Image)
+		if c.Path() != c.Image {
+			t.Errorf("path %q, want %q", c.Path(), c.Image)
 		}
 		delete(want, c.Image)
 	}
@@ -80,7 +80,7 @@ func TestContainersAreTheTemplatesOwn(t *testing.T) {
 	var got []string
 	for _, c := range (&Template{Path: "spec.template", Spec: spec}).Containers() {
 		c.Image = "changed"
-		got = append(got, fmt.Sprint(c.Sort, " ", c.Path))
+		got = append(got, fmt.Sprint(c.Sort, " ", c.Path()))
 	}
 	want := []string{
 		"0 spec.template.spec.initContainers[0]", "0 spec.template.spec.initContainers[1]",

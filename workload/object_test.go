@@ -43,7 +43,7 @@ func TestDecodeFindsTheTemplate(t *testing.T) {
 				t.Errorf("got kind %q, name %q, deployment %v", o.Kind, o.Meta.Name, o.Deployment != nil)
 			}
 			containers := o.Template.Containers()
-			if len(containers) != 1 || containers[0].Path != tc.path || containers[0].Image != "a" {
+			if len(containers) != 1 || containers[0].Path() != tc.path || containers[0].Image != "a" {
 				t.Errorf("got containers %+v, want one at %s", containers, tc.path)
 			}
 			replicas := "none"
