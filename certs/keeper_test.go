@@ -95,15 +95,15 @@ func TestCollector(t *testing.T) {
 		}
 		return values
 	}
-	if diff := cmp.Diff(map[string]float64{"lifecycle_webhook_certificate_trusted": 0}, gather()); diff != "" {
+	if diff := cmp.Diff(map[string]float64{"agent_lifecycle_certificate_trusted": 0}, gather()); diff != "" {
 		t.Errorf("without a certificate (-want +got):\n%s", diff)
 	}
 	now := time.Unix(1_800_000_000, 0)
 	k.now = func() time.Time { return now }
 	k.consider(newTestCA(t, caCommonName, now, now.Add(time.Hour)).leaf(t, now, now.Add(time.Hour)), nil, nil)
 	want := map[string]float64{
-		"lifecycle_webhook_certificate_trusted":                     1,
-		"lifecycle_webhook_certificate_not_after_timestamp_seconds": 1_800_003_600,
+		"agent_lifecycle_certificate_trusted":                     1,
+		"agent_lifecycle_certificate_not_after_timestamp_seconds": 1_800_003_600,
 	}
 	if diff := cmp.Diff(want, gather()); diff != "" {
 		t.Errorf("with a certificate (-want +got):\n%s", diff)

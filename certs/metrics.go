@@ -4,11 +4,11 @@ import "github.com/prometheus/client_golang/prometheus"
 
 var (
 	notAfterDesc = prometheus.NewDesc(
-		"lifecycle_webhook_certificate_not_after_timestamp_seconds",
+		"agent_lifecycle_certificate_not_after_timestamp_seconds",
 		"When the serving certificate expires, in Unix seconds; absent while there is none.", nil, nil,
 	)
 	trustedDesc = prometheus.NewDesc(
-		"lifecycle_webhook_certificate_trusted",
+		"agent_lifecycle_certificate_trusted",
 		"1 once every registered webhook configuration trusted the serving certificate, else 0.", nil, nil,
 	)
 )

@@ -12,8 +12,8 @@ import (
 
 const (
 	caSecret      = "lifecycle-webhook-ca"
-	leafExpiry    = "lifecycle_webhook_certificate_not_after_timestamp_seconds"
-	leafTrusted   = "lifecycle_webhook_certificate_trusted"
+	leafExpiry    = "agent_lifecycle_certificate_not_after_timestamp_seconds"
+	leafTrusted   = "agent_lifecycle_certificate_trusted"
 	caCertificate = "tls.crt"
 	wantTrusted   = 1.0
 )
