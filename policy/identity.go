@@ -10,7 +10,7 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
-// An agent's Deployment, its template and its Pods carry the Deployment's name and its user type as labels, and nobody
+// An agent's Deployment, its template, ReplicaSets and Pods carry the Deployment's name and its user type as labels, and nobody
 // may take these away or change them: what an agent may mount and delete hangs on them.
 //
 // The name must fit a label, so it is at most 63 characters long and known when the Deployment is created, which it is
@@ -20,13 +20,18 @@ var identity = Rule{
 	ID:          "identity",
 	Summary:     "identity labels are right and do not change; a tier moves only towards keeping storage",
 	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.Identity.Enforcement },
-	applies:     func(r *Request) bool { return isDeployment(r) || r.Object.Kind == kindPod || podsChange(r) },
-	check:       checkIdentity,
+	applies: func(r *Request) bool {
+		return isDeployment(r) || r.Object.Kind == kindPod || r.Object.Kind == kindReplicaSet || podsChange(r)
+	},
+	check: checkIdentity,
 }
 
 func checkIdentity(p *Profile, r *Request) []Violation {
 	if r.Object.Kind == kindPod {
 		return checkPodIdentity(r)
+	}
+	if r.Object.Kind == kindReplicaSet {
+		return checkReplicaSetIdentity(p, r)
 	}
 	if !isDeployment(r) {
 		return checkNoAgent(r)
@@ -131,6 +136,15 @@ func checkPodIdentity(r *Request) []Violation {
 			"%s, but the Pod belongs to %s %q and not to an agent; leave the label out", isLabel(labels, key), owner.Kind(), owner.Name)}
 	}
 	return nil
+}
+
+// checkReplicaSetIdentity keeps the label by which a ReplicaSet that has lost its Deployment is told from one that is
+// older than the policy, whose Pods are tolerated.
+func checkReplicaSetIdentity(p *Profile, r *Request) []Violation {
+	if r.Old == nil || p.isController(r) {
+		return nil
+	}
+	return checkUnchanged(r, lifecycle.LabelDeployment)
 }
 
 // checkUnchanged refuses to change or remove a label that is there, or to add one that is not: an object from before
