@@ -41,10 +41,10 @@ help: ## Print this text.
 .PHONY: demo
 demo: ## Watch the webhook work on a real API server on this machine; Go is all it needs.
 #- KEEP=1 leaves it running and says how to reach it.
-	@echo "== lifecycle-webhook"
-	@$(GO_BUILD) -o bin/ ./cmd/lifecycle-webhook
+	@echo "== lifecycle-webhook and demo"
+	@tools/progress "building" env $(GO_BUILD) -v -o bin/ ./cmd/lifecycle-webhook ./demo
 	@echo "== etcd, kube-apiserver, kubectl"
-	@assets=$$(tools/assets) && echo "$$assets" && KUBEBUILDER_ASSETS="$$assets" go run ./demo
+	@assets=$$(tools/assets) && echo "$$assets" && KUBEBUILDER_ASSETS="$$assets" bin/demo
 
 ##@ Check it
 
