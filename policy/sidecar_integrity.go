@@ -17,9 +17,9 @@ import (
 // volumes; the shared PID namespace; the agent's mount and environment; and nobody else at the sidecar's token or in
 // the directory where the agent leaves its exit code.
 //
-// In a Deployment the sidecar must be equal to the policy's, or to the stored one if that is an accepted image. In a
-// Pod it must contain one of the two: LimitRanger and service meshes add fields there. On a running Pod it does not
-// change at all.
+// In a Deployment the sidecar must be equal to the policy's, but for its image, which may be any accepted one; or to the
+// stored one if that has an accepted image. A Pod's must contain the policy's or its Deployment's: LimitRanger and
+// service meshes add fields there. On a running Pod it does not change at all.
 var sidecarIntegrity = Rule{
 	ID:          "sidecar-integrity",
 	Summary:     "the injected parts are whole, and nothing reaches into them",
@@ -91,8 +91,20 @@ func (c *integrityCheck) sidecar() {
 	case workload.Equal(got.Container, &c.parts.Sidecar):
 	case stored != nil && c.profile.sidecars.Allows(stored.Image) == nil && workload.Equal(got.Container, stored):
 	default:
-		c.add(got.Path(), "is not the sidecar that is injected here: %s", firstDifference(got.Container, &c.parts.Sidecar))
+		if difference := firstDifference(got.Container, c.sidecarLike(got.Container)); difference != "" {
+			c.add(got.Path(), "is not the sidecar that is injected here: %s", difference)
+		}
 	}
+}
+
+// sidecarLike is the policy's sidecar, with the image of another one if that is accepted. A new image in the policy
+// reaches the servers one after the other, so that meanwhile one injects and another one judges.
+func (c *integrityCheck) sidecarLike(got *corev1.Container) *corev1.Container {
+	want := c.parts.Sidecar
+	if c.profile.sidecars.Allows(got.Image) == nil {
+		want.Image = got.Image
+	}
+	return &want
 }
 
 // isOwners says whether a Pod's sidecar is the one that its Deployment was admitted with.
