@@ -134,5 +134,5 @@ verify-manifests: $(KUSTOMIZE)
 
 .PHONY: verify-docs
 verify-docs:
-	@echo "== commands in the documentation"
+	@echo "== commands and metrics in the documentation"
 	@tools/check-docs
