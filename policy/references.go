@@ -11,7 +11,8 @@ import (
 
 // Agents of one namespace are neighbours, and a Pod may use any Secret and ConfigMap of its namespace by naming it. So
 // names are allowed one by one: in volumes, projected sources, env and envFrom, as image pull secrets, and as what a
-// CSI driver is given. The one ConfigMap that everybody may read is kube-root-ca.crt.
+// CSI driver is given. The one ConfigMap that everybody may read is kube-root-ca.crt. A source of a type that this
+// program does not know is refused, since nobody has judged what it reaches.
 //
 // Tokens of the Pod's service account are projected for the sidecar alone, unless the profile lets agents have them.
 var references = Rule{
@@ -74,6 +75,11 @@ func (c *referenceCheck) container(container workload.Container) {
 		if env.ValueFrom == nil {
 			continue
 		}
+		if *env.ValueFrom == (corev1.EnvVarSource{}) {
+			c.found = append(c.found, violation(fmt.Sprintf("%s.env[%d].valueFrom", container.Path(), i),
+				"container %q: env %q has a source of no known type; allowed: "+
+					"configMapKeyRef, fieldRef, fileKeyRef, resourceFieldRef, secretKeyRef", container.Name, env.Name))
+		}
 		if ref := env.ValueFrom.SecretKeyRef; ref != nil {
 			c.secret(ref.Name, fmt.Sprintf("%s.env[%d].valueFrom.secretKeyRef.name", container.Path(), i))
 		}
@@ -83,6 +89,10 @@ func (c *referenceCheck) container(container workload.Container) {
 	}
 	for i, from := range container.EnvFrom {
 		field := fmt.Sprintf("%s.envFrom[%d]", container.Path(), i)
+		if from.SecretRef == nil && from.ConfigMapRef == nil {
+			c.found = append(c.found, violation(field, "container %q: a source of no known type; allowed: configMapRef, secretRef",
+				container.Name))
+		}
 		if from.SecretRef != nil {
 			c.secret(from.SecretRef.Name, field+".secretRef.name")
 		}
