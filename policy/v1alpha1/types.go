@@ -130,7 +130,9 @@ type Subjects struct {
 	Groups []string `json:"groups,omitzero"`
 }
 
-// Adoption says how Pods are judged whose workload was created before this policy covered its namespace.
+// Adoption says how Pods are judged whose workload was created before this policy covered its namespace. That is known
+// of a Deployment without the label that is written at its creation, and of workloads of kinds that are not allowed. It
+// is not known of other workloads, such as a Job where Jobs are allowed: their Pods are judged in full.
 type Adoption string
 
 // The values of Adoption.
