@@ -10,8 +10,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
-// An agent's Deployment, its template, ReplicaSets and Pods carry the Deployment's name and its user type as labels, and nobody
-// may take these away or change them: what an agent may mount and delete hangs on them.
+// An agent's Deployment, its template, its ReplicaSets and Pods carry the Deployment's name and its user type as labels,
+// and nobody may take these away or change them: what an agent may mount and delete hangs on them.
 //
 // The name must fit a label, so it is at most 63 characters long and known when the Deployment is created, which it is
 // not with generateName. The user type may be changed by the policy's tier editors, and only towards keeping storage:
