@@ -169,7 +169,7 @@ func TestUnwrappedSourceFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(logr.NewContextWithSlogLogger(context.Background(), testLogger(t)))
 	ended := make(chan error, 1)
 	go func() { ended <- source.Start(ctx) }()
-	t.Cleanup(func() { cancel(); _ = <-ended })
+	t.Cleanup(func() { cancel(); <-ended })
 	eventually(t, "there is a leaf", func() (bool, error) { return source.Healthy(), nil })
 
 	e := serveAdmission(t, source.GetCertificate, nil)
