@@ -12,6 +12,7 @@ import (
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // Parts are what belongs into an agent's Pod under names of the system. Every field that the API server would default
@@ -82,7 +83,11 @@ func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image s
 		env = append(env, want)
 	}
 	p.AgentEnv = env
-	p.RestartRules = c.RestartPolicyRules
+	// Rules of the user's own were not injected, and who takes them out wants them gone.
+	p.RestartRules = nil
+	if rules := restartUnlessIdle(); workload.Equal(&c.RestartPolicyRules, &rules) {
+		p.RestartRules = rules
+	}
 	return p
 }
 
