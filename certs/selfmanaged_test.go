@@ -167,8 +167,11 @@ func TestUnwrappedSourceFails(t *testing.T) {
 		},
 	}
 	ctx, cancel := context.WithCancel(logr.NewContextWithSlogLogger(context.Background(), testLogger(t)))
-	ended := make(chan error, 1)
-	go func() { ended <- source.Start(ctx) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = source.Start(ctx)
+	}()
 	t.Cleanup(func() { cancel(); <-ended })
 	eventually(t, "there is a leaf", func() (bool, error) { return source.Healthy(), nil })
 
