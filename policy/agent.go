@@ -58,7 +58,7 @@ func (p *Profile) isInjected(r *Request, volume *corev1.Volume) bool {
 	if containsVolume(p.injector.Parts("").Volumes, volume) {
 		return true
 	}
-	return r.Object.Kind == kindPod && ownerKind(r) == kindDeployment && containsVolume(r.Facts.Owner.Volumes, volume)
+	return r.Object.Kind == kindPod && ownerKind(r) == kindDeployment && !p.predates(r.Facts.Owner) && containsVolume(r.Facts.Owner.Volumes, volume)
 }
 
 func containsVolume(volumes []corev1.Volume, volume *corev1.Volume) bool {

@@ -97,10 +97,12 @@ func (c *integrityCheck) sidecar() {
 	}
 }
 
-// sidecarLike is the policy's sidecar, with the image of another one if that is accepted. A new image in the policy
-// reaches the servers one after the other, so that meanwhile one injects and another one judges.
+// sidecarLike is the policy's sidecar with what differs from policy to policy: the image of another one, if that is
+// accepted, and its resources, which the resource-limits rule judges. A new policy reaches the servers one after the
+// other, so that meanwhile one injects by it and another one judges by the one before.
 func (c *integrityCheck) sidecarLike(got *corev1.Container) *corev1.Container {
 	want := c.parts.Sidecar
+	want.Resources = got.Resources
 	if c.profile.sidecars.Allows(got.Image) == nil {
 		want.Image = got.Image
 	}
@@ -109,7 +111,7 @@ func (c *integrityCheck) sidecarLike(got *corev1.Container) *corev1.Container {
 
 // isOwners says whether a Pod's sidecar is the one that its Deployment was admitted with.
 func (c *integrityCheck) isOwners(got *corev1.Container) bool {
-	if c.request.Facts == nil || c.request.Facts.Owner == nil {
+	if c.request.Facts == nil || c.request.Facts.Owner == nil || c.profile.predates(c.request.Facts.Owner) {
 		return false
 	}
 	owners := c.request.Facts.Owner.Sidecar
@@ -174,6 +176,8 @@ func (c *integrityCheck) agentContainer() {
 		switch {
 		case times != 1:
 			c.add(field+".env", "container %q must have %s once, has it %d times", agent.Name, want.Name, times)
+		case want.ValueFrom == nil && got.ValueFrom == nil:
+			// Which value a tier has may be another server's, or an earlier, policy; see sidecarLike.
 		case !workload.Equal(got, want) && !c.isStoredEnv(agent.Name, *got):
 			c.add(field+".env", "container %q: %s is %s, must be %s as the agent's tier has it", agent.Name, want.Name,
 				envValue(*got), envValue(*want))

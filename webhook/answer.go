@@ -71,6 +71,10 @@ const (
 	faultOverload      faultReason = "overload"
 )
 
+var faultReasons = []faultReason{
+	faultNotUnderstood, faultUndecodable, faultFacts, faultDeadline, faultPatch, faultPanic, faultOverload,
+}
+
 // patched lets the request pass with changes, or as it is if there are none.
 func patched(patch []jsonpatch.Operation, warnings []string) answer {
 	return answer{allowed: true, verdict: verdictAllow, patch: patch, warnings: warnings}

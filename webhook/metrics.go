@@ -68,6 +68,10 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
+	// A counter that begins with its first fault never rises from zero, and an alert on its rise would miss that one.
+	for _, reason := range faultReasons {
+		m.faults.WithLabelValues(string(reason))
+	}
 	registry.MustRegister(m.decisions, m.duration, m.inFlight, m.faults, m.refused, m.reloads, m.lastReload, m.policyInfo,
 		m.coverage, m.restartRuleSet, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -9,6 +9,9 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
+// detail lowers the libraries' logs to slog's debug level: logr's levels count up where slog's count down.
+const detail = -int(slog.LevelDebug)
+
 // newLogger returns the program's logger, to which it also brings what the Kubernetes libraries log.
 func newLogger(f *flags, w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: f.logLevel}
@@ -16,7 +19,9 @@ func newLogger(f *flags, w io.Writer) *slog.Logger {
 	if f.logFormat == "text" {
 		handler = slog.NewTextHandler(w, options)
 	}
-	klog.SetLogger(logr.FromSlogHandler(handler))
-	ctrllog.SetLogger(logr.FromSlogHandler(handler))
+	// What the libraries call information is detail here, and what they call detail would bury the server's own words.
+	libraries := logr.FromSlogHandler(handler).V(detail)
+	klog.SetLogger(libraries)
+	ctrllog.SetLogger(libraries)
 	return slog.New(handler)
 }
