@@ -46,6 +46,7 @@ func (d *drainer) attach(s *http.Server) error {
 	d.open = map[net.Conn]struct{}{}
 	// Configured for itself, it takes its limits from the farewell server, and timeouts from the one it serves for.
 	d.farewell.TLSConfig, d.farewell.IdleTimeout = s.TLSConfig, s.IdleTimeout
+	//nolint:staticcheck // Deprecated for net/http's own HTTP/2, which cannot say goodbye without closing what is idle.
 	if err := http2.ConfigureServer(&d.farewell, &http2.Server{}); err != nil {
 		return fmt.Errorf("set up HTTP/2: %w", err)
 	}

@@ -18,9 +18,6 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
-// maxPolicyFile bounds the policy file in bytes; a ConfigMap cannot be larger.
-const maxPolicyFile = 1 << 20
-
 // PolicyFile keeps the policy of a file in force, and follows the file. A file that is no policy changes nothing: the
 // last good one stays in force, and Rejected says what is wrong with the new one.
 type PolicyFile struct {
@@ -125,12 +122,12 @@ func readBounded(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxPolicyFile+1))
+	data, err := io.ReadAll(io.LimitReader(file, v1alpha1.MaxSize+1))
 	switch {
 	case err != nil:
 		return nil, err
-	case len(data) > maxPolicyFile:
-		return nil, fmt.Errorf("%s: larger than %d bytes", path, maxPolicyFile)
+	case len(data) > v1alpha1.MaxSize:
+		return nil, fmt.Errorf("%s: larger than %d bytes", path, v1alpha1.MaxSize)
 	case len(data) == 0:
 		return nil, errors.New(path + ": empty")
 	}

@@ -108,7 +108,7 @@ func TestLoadPolicyFileFails(t *testing.T) {
 	}{
 		{"absent", nil, []string{"no such file"}},
 		{"empty", []byte{}, []string{"empty"}},
-		{"too large", bytes.Repeat([]byte("#"), maxPolicyFile+1), []string{"larger than"}},
+		{"too large", bytes.Repeat([]byte("#"), v1alpha1.MaxSize+1), []string{"larger than"}},
 		{"two errors", append(v1alpha1.Example(), "unknownOne: 1\nunknownTwo: 2\n"...), []string{"unknownOne", "unknownTwo"}},
 	}
 	for _, tt := range tests {
