@@ -4,6 +4,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -45,8 +46,9 @@ type Owner struct {
 	// Kinds is the chain, nearest first: ReplicaSet, Deployment for an agent's Pod.
 	Kinds []string
 
-	Name   string
-	Labels map[string]string
+	Name    string
+	Labels  map[string]string
+	Created metav1.Time
 
 	// Sidecar is the container under the sidecar's name in the owner's Pod template. Nil if there is none.
 	Sidecar *corev1.Container

@@ -123,7 +123,7 @@ func (p *Profile) tolerated(r *Request) func(Violation) bool {
 
 // predates says whether an owner was created before the policy covered its namespace: no Deployment is admitted
 // without the label, and no workload of a kind that is not allowed is admitted at all. The label on a ReplicaSet says
-// that it was an admitted Deployment's, which it has lost.
+// that it was an admitted Deployment's, which it has lost. Of the rest the profile says from when on they were judged.
 func (p *Profile) predates(owner *Owner) bool {
 	switch kind := owner.Kind(); kind {
 	case "":
@@ -131,7 +131,10 @@ func (p *Profile) predates(owner *Owner) bool {
 	case kindDeployment:
 		return owner.Labels[lifecycle.LabelDeployment] != owner.Name
 	default:
-		return owner.Labels[lifecycle.LabelDeployment] == "" && !slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind)
+		if slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind) {
+			return !owner.Created.IsZero() && owner.Created.Before(p.file.AdoptBefore)
+		}
+		return owner.Labels[lifecycle.LabelDeployment] == ""
 	}
 }
 

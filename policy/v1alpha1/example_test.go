@@ -29,6 +29,7 @@ profiles:
   - name: role-agents
     namespaces: {prefixes: [agent-]}
     defaultUserType: enterprise
+    adoptBefore: 2026-01-01T00:00:00Z
     rules:
       image-allowlist: {images: [ghcr.io/dexorder/*]}
       volumes: {claims: ["*"]}
@@ -53,7 +54,7 @@ func TestExampleShowsEveryField(t *testing.T) {
 // fieldNames lists the names of all fields of a type and of what is in it.
 func fieldNames(t reflect.Type) []string {
 	switch t {
-	case reflect.TypeFor[metav1.Duration](), reflect.TypeFor[corev1.ResourceList](), reflect.TypeFor[resource.Quantity]():
+	case reflect.TypeFor[metav1.Duration](), reflect.TypeFor[metav1.Time](), reflect.TypeFor[corev1.ResourceList](), reflect.TypeFor[resource.Quantity]():
 		return nil
 	case reflect.TypeFor[corev1.ResourceRequirements]():
 		return []string{"limits", "requests"}

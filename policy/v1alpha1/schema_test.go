@@ -104,6 +104,8 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 		return enum(lifecycle.UserTypes())
 	case reflect.TypeFor[metav1.Duration]():
 		return &jsonschema.Schema{Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(h|m|s|ms))+$`}
+	case reflect.TypeFor[metav1.Time]():
+		return &jsonschema.Schema{Type: "string", Format: "date-time"}
 	case reflect.TypeFor[resource.Quantity]():
 		return quantity
 	case reflect.TypeFor[corev1.ResourceList]():

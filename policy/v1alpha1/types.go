@@ -131,8 +131,8 @@ type Subjects struct {
 }
 
 // Adoption says how Pods are judged whose workload was created before this policy covered its namespace. That is known
-// of a Deployment without the label that is written at its creation, and of workloads of kinds that are not allowed. It
-// is not known of other workloads, such as a Job where Jobs are allowed: their Pods are judged in full.
+// of a Deployment without the label that is written at its creation, and of workloads of kinds that are not allowed. Of
+// other workloads, such as a Job where Jobs are allowed, only Profile.AdoptBefore tells it.
 type Adoption string
 
 // The values of Adoption.
@@ -156,6 +156,11 @@ type Profile struct {
 
 	// Adoption of what was there before. Default: warn.
 	Adoption Adoption `json:"adoption,omitempty"`
+
+	// AdoptBefore is when the policy came to cover the namespaces, in RFC 3339. A workload of an allowed kind other than
+	// Deployment that was created earlier counts as older than the policy. The API server writes the time of creation,
+	// so that nobody can forge it. Default: never, so that no such workload counts as older.
+	AdoptBefore *metav1.Time `json:"adoptBefore,omitempty"`
 
 	Rules Rules `json:"rules,omitempty"`
 }

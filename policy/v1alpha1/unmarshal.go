@@ -88,6 +88,8 @@ func wanted(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[metav1.Duration]():
 		return "a duration, such as 90s, 15m or 1h30m"
+	case reflect.TypeFor[metav1.Time]():
+		return "a time, such as 2026-01-31T00:00:00Z"
 	case reflect.TypeFor[resource.Quantity]():
 		return "a quantity, such as 100m, 2 or 64Mi"
 	}
