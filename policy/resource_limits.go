@@ -43,14 +43,13 @@ func checkResources(p *Profile, r *Request) []Violation {
 		if missing != nil {
 			found = append(found, violation(c.Path()+".resources.requests", "container %q must set %s", c.Name, strings.Join(missing, ", ")))
 		}
-		if exceeds(rule.Max, c.Resources) {
-			found = append(found, checkMax(rule.Max, c.Resources, c.Path()+".resources", fmt.Sprintf("container %q", c.Name))...)
-		}
+		found = append(found, checkMax(rule.Max, c.Resources, c.Path()+".resources", fmt.Sprintf("container %q", c.Name))...)
 	}
 	return found
 }
 
-// missingResources returns the names for which none of the lists has a quantity above zero, and what is there instead.
+// missingResources names, for a message, the resources for which none of the lists has a quantity above zero or one has
+// a zero.
 func missingResources(names []corev1.ResourceName, lists ...corev1.ResourceList) []string {
 	var missing []string
 	for _, name := range names {
@@ -68,18 +67,6 @@ func missingResources(names []corev1.ResourceName, lists ...corev1.ResourceList)
 		}
 	}
 	return missing
-}
-
-// exceeds says whether checkMax has anything to say, without preparing to say it.
-func exceeds(bounds corev1.ResourceList, resources corev1.ResourceRequirements) bool {
-	for name, bound := range bounds {
-		for _, list := range []corev1.ResourceList{resources.Limits, resources.Requests} {
-			if got, ok := list[name]; ok && got.Cmp(bound) > 0 {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func checkMax(bounds corev1.ResourceList, resources corev1.ResourceRequirements, field, who string) []Violation {
