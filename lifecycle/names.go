@@ -46,7 +46,17 @@ const (
 	// TokenDir is where TokenVolume is mounted in the sidecar. It is the directory where Kubernetes itself would mount
 	// a token, so that its ServiceAccount admission plugin adds no second one.
 	TokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+	// ExitCodeFile holds the exit code of the agent in decimal, written before the agent's container ends. It is a hint:
+	// the agent can write whatever it likes there.
+	ExitCodeFile = RunDir + "/exit_code"
+
+	// SocketFile is where the agent's lifecycle manager serves its API.
+	SocketFile = RunDir + "/lifecycle.sock"
 )
+
+// ManagerPort is where a lifecycle manager serves the part of its API that is for the gateway, where it is told to.
+const ManagerPort = 8377
 
 // User IDs. They differ so that the agent can neither signal the sidecar or the Pod's pause process, nor read the
 // sidecar's token through /proc/PID/root.
@@ -92,3 +102,15 @@ const (
 // ExitIdle is the exit code by which an agent says that it stopped because it was idle. It asks for the deletion of
 // the agent's own Deployment; any other code is a stop or a crash and leads to a restart.
 const ExitIdle = 42
+
+// State is how far an agent's life has come.
+type State string
+
+// The states. An agent sees Running to Shutdown of its own; the others are seen from outside.
+const (
+	Created  State = "CREATED"
+	Running  State = "RUNNING"
+	Idle     State = "IDLE"
+	Shutdown State = "SHUTDOWN"
+	Deleted  State = "DELETED"
+)

@@ -5,6 +5,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -20,11 +21,15 @@ type Request struct {
 
 	User authenticationv1.UserInfo
 
-	// Object is what would be stored. For a Deployment that is the object after injection.
+	// Object is what would be stored. For a Deployment that is the object after injection. Nil at DELETE.
 	Object *workload.Object
 
 	// Old is what is stored now; nil at CREATE.
 	Old *workload.Object
+
+	// Deletion holds the options of a DELETE; nil otherwise. Of a deletecollection every object is a DELETE of its own,
+	// with an empty Name.
+	Deletion *metav1.DeleteOptions
 
 	// Facts of the cluster. Nil where there is no cluster to ask: what cannot be known then is not judged, and
 	// Verdict.Unchecked says so.
@@ -33,12 +38,31 @@ type Request struct {
 
 // Facts are what a verdict needs to know of the cluster. Needs says which of them a request takes.
 type Facts struct {
+	// Now is when the facts were gathered.
+	Now metav1.Time
+
+	// Caller is the Pod that sends the request. Nil unless asked for.
+	Caller *Caller
+
+	// Deployments holds an entry for every Deployment that was asked for, nil where there is none of that name.
+	Deployments map[string]*Owner
+
 	// Owner is the workload that a Pod, ReplicaSet or Job stands for, found by following controller references of
 	// matching UID to their end. Nil if there is none: no reference, or one that leads nowhere.
 	Owner *Owner
 
-	// Claims holds an entry for every claim that was asked for.
+	// Claims holds an entry for every claim that was asked for, and for each that carries the label of the Deployment
+	// that was asked for.
 	Claims map[string]Claim
+}
+
+// Caller is what is known of the Pod that a caller's token is bound to.
+type Caller struct {
+	// Pod is the Pod of the name in the token, read live, whichever UID it has. Nil: there is none.
+	Pod *corev1.Pod
+
+	// Owner is the workload that the Pod stands for, as in Facts. Nil if there is none.
+	Owner *Owner
 }
 
 // Owner is the workload at the end of a chain of controller references.
@@ -47,6 +71,7 @@ type Owner struct {
 	Kinds []string
 
 	Name    string
+	UID     types.UID
 	Labels  map[string]string
 	Created metav1.Time
 
@@ -75,10 +100,27 @@ type Claim struct {
 
 	// MountedBy names the Deployments of the namespace whose template mounts the claim, sorted.
 	MountedBy []string
+
+	// Owners are the claim's owner references: it goes when they have all gone.
+	Owners []metav1.OwnerReference
 }
 
 // Needs says which facts a verdict on r takes.
 type Needs struct {
 	Owner  bool
 	Claims []string
+
+	// Caller asks for Facts.Caller.
+	Caller bool
+
+	// ClaimsOf asks for the claims that carry this Deployment's label. Empty: none.
+	ClaimsOf string
+
+	// Deployments are asked for by name.
+	Deployments []string
+}
+
+// None says that nothing is needed.
+func (n Needs) None() bool {
+	return !n.Owner && !n.Caller && n.ClaimsOf == "" && len(n.Claims) == 0 && len(n.Deployments) == 0
 }

@@ -1,5 +1,12 @@
 package policy
 
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
 // Violation is one thing that a rule objects to.
 type Violation struct {
 	// Rule is the id of the rule.
@@ -11,7 +18,25 @@ type Violation struct {
 
 	// Message names the offender and its value, and says what would be accepted.
 	Message string
+
+	// Wait says whether the same request may be allowed later.
+	Wait Wait
 }
+
+// Wait says what a request that is refused may wait for.
+type Wait int
+
+// The values of Wait.
+const (
+	// WaitForNothing: the request is refused for good.
+	WaitForNothing Wait = iota
+
+	// WaitForExit: the kubelet has not reported yet that the agent ended. That takes it up to two seconds.
+	WaitForExit
+
+	// WaitForChange: something else stands in the way that is bound to go. Ask again.
+	WaitForChange
+)
 
 // Verdict is the answer to a Request.
 type Verdict struct {
@@ -29,7 +54,46 @@ type Verdict struct {
 
 	// Unchecked says what could not be judged for want of Facts.
 	Unchecked []string
+
+	// SelfDelete is set when an agent is allowed to delete what is its own.
+	SelfDelete *SelfDelete
+}
+
+// SelfDelete says why an agent was allowed to delete what is its own. It ends up in the audit log and in an Event.
+type SelfDelete struct {
+	// Deployment that the agent is.
+	Deployment    string
+	DeploymentUID types.UID
+
+	// Charge says that the deletion is a new one and counts towards the circuit breaker. Asking again for an object
+	// that is being deleted already is not.
+	Charge bool
+
+	UserType lifecycle.UserType
+
+	// Pod is the caller. Its agent container is Container, whose run of ContainerID ended with ExitCode, as the kubelet
+	// says.
+	Pod         string
+	PodUID      types.UID
+	Container   string
+	ContainerID string
+	ExitCode    int32
+	StartedAt   metav1.Time
+	FinishedAt  metav1.Time
 }
 
 // Allowed says whether the request may pass.
 func (v Verdict) Allowed() bool { return len(v.Denials) == 0 }
+
+// Wait says what a request that was refused may wait for: for nothing if a single violation is for good, and for the
+// exit alone if nothing else stands in the way.
+func (v Verdict) Wait() Wait {
+	wait := WaitForNothing
+	for _, d := range v.Denials {
+		if d.Wait == WaitForNothing {
+			return WaitForNothing
+		}
+		wait = max(wait, d.Wait)
+	}
+	return wait
+}
