@@ -15,8 +15,16 @@ import (
 // one that lifecycle.AnnotationAgentContainer names, else the one called agent, else the only one that is not the
 // system's. The error says what would be accepted.
 func AgentContainer(d *appsv1.Deployment) (int, error) {
-	containers := d.Spec.Template.Spec.Containers
-	name, annotated := d.Spec.Template.Annotations[lifecycle.AnnotationAgentContainer]
+	return agentContainer(d.Spec.Template.Annotations, d.Spec.Template.Spec.Containers)
+}
+
+// AgentContainerOfPod is AgentContainer for a Pod, which has its annotations from the template.
+func AgentContainerOfPod(pod *corev1.Pod) (int, error) {
+	return agentContainer(pod.Annotations, pod.Spec.Containers)
+}
+
+func agentContainer(annotations map[string]string, containers []corev1.Container) (int, error) {
+	name, annotated := annotations[lifecycle.AnnotationAgentContainer]
 	if annotated {
 		if i := containerIndex(containers, name); i >= 0 && name != lifecycle.SidecarContainer {
 			return i, nil

@@ -16,13 +16,16 @@ import (
 
 // Policy is a policy file made ready to judge by. It is immutable and safe for concurrent use.
 type Policy struct {
-	profiles []*Profile
+	profiles   []*Profile
+	selfDelete v1alpha1.SelfDelete
 }
 
 // Profile is one profile of a Policy.
 type Profile struct {
+	policy      *Policy
 	file        *v1alpha1.Profile
 	identities  *v1alpha1.Identities
+	selfDelete  *v1alpha1.SelfDelete
 	tiers       map[lifecycle.UserType]v1alpha1.Tier
 	images      image.Allowlist
 	sidecars    image.Allowlist
@@ -47,12 +50,13 @@ func New(file *v1alpha1.LifecyclePolicy) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sidecar images: %w", err)
 	}
-	p := &Policy{}
+	p := &Policy{selfDelete: file.SelfDelete}
 	for i := range file.Profiles {
 		profile, err := newProfile(file, &file.Profiles[i], evaluator, sidecars)
 		if err != nil {
 			return nil, fmt.Errorf("profile %q: %w", file.Profiles[i].Name, err)
 		}
+		profile.policy = p
 		p.profiles = append(p.profiles, profile)
 	}
 	return p, nil
@@ -75,6 +79,7 @@ func newProfile(file *v1alpha1.LifecyclePolicy, profile *v1alpha1.Profile, evalu
 	return &Profile{
 		file:        profile,
 		identities:  &file.Identities,
+		selfDelete:  &file.SelfDelete,
 		tiers:       file.Tiers,
 		images:      images,
 		sidecars:    sidecars,
@@ -111,6 +116,9 @@ func (p *Policy) Injector(namespace string) *inject.Injector {
 	}
 	return nil
 }
+
+// SelfDelete returns what is asked of agents that delete themselves.
+func (p *Policy) SelfDelete() v1alpha1.SelfDelete { return p.selfDelete }
 
 // Name returns the profile's name.
 func (p *Profile) Name() string { return p.file.Name }

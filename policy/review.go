@@ -41,13 +41,16 @@ func (p *Policy) Review(r *Request) Verdict {
 			break // It has no place here at all: what else is wrong with it would only be noise.
 		}
 	}
+	if isSelfDelete(r) && v.Allowed() {
+		v.SelfDelete = profile.provenSelfDelete(r)
+	}
 	return v
 }
 
 // sameKind leaves out an old object of another kind: there is nothing in it to compare with, and as if it were new an
 // object is judged in full.
 func sameKind(r *Request) *Request {
-	if r.Old == nil || r.Old.Kind == r.Object.Kind {
+	if r.Old == nil || r.Object == nil || r.Old.Kind == r.Object.Kind {
 		return r
 	}
 	asNew := *r
@@ -56,7 +59,7 @@ func sameKind(r *Request) *Request {
 }
 
 func (p *Profile) violations(rule Rule, r *Request) []Violation {
-	if !rule.applies(r) {
+	if r.Object == nil && !rule.deletions || !rule.applies(r) {
 		return nil
 	}
 	found := rule.check(p, r)
@@ -73,10 +76,17 @@ func (p *Policy) Needs(r *Request) Needs {
 		return Needs{}
 	}
 	r = sameKind(r)
+	if r.Object == nil {
+		return profile.needsOfDeletion(r)
+	}
+	if r.Object.Template == nil {
+		return profile.needsOfGateway(r)
+	}
 	needs := Needs{Owner: r.Object.Kind == kindPod || comesFromController(r.Object.Kind) && r.Old == nil}
 	if podsChange(r) && !allowsName(profile.file.Rules.Volumes.Claims, "", anyName) {
 		needs.Claims = claimNames(r.Object.Template.Spec)
 	}
+	needs.Deployments = profile.needsOfGateway(r).Deployments
 	return needs
 }
 
@@ -89,6 +99,12 @@ func (p *Policy) unchecked(r *Request) []string {
 	if needs.Owner {
 		unchecked = append(unchecked, "which workload it belongs to")
 	}
+	if needs.Caller {
+		unchecked = append(unchecked, "which Pod sends it, and whether that has ended")
+	}
+	for _, name := range needs.Deployments {
+		unchecked = append(unchecked, fmt.Sprintf("whether Deployment %q is the one that is referred to", name))
+	}
 	for _, name := range needs.Claims {
 		unchecked = append(unchecked, fmt.Sprintf("whose claim %q is, if it exists", name))
 	}
@@ -100,7 +116,7 @@ func (p *Policy) unchecked(r *Request) []string {
 // progress. It does not let such a Pod become worse than it is.
 func (p *Profile) tolerated(r *Request) func(Violation) bool {
 	never := func(Violation) bool { return false }
-	if p.file.Adoption != v1alpha1.AdoptionWarn || r.Object.Kind != kindPod || r.Facts == nil || r.Facts.Owner == nil {
+	if p.file.Adoption != v1alpha1.AdoptionWarn || r.Object == nil || r.Object.Kind != kindPod || r.Facts == nil || r.Facts.Owner == nil {
 		return never
 	}
 	if !p.predates(r.Facts.Owner) {
@@ -146,6 +162,7 @@ const (
 	kindPod                   = "Pod"
 	kindScale                 = "Scale"
 	kindReplicationController = "ReplicationController"
+	kindClaim                 = "PersistentVolumeClaim"
 )
 
 // podsChange says whether the request determines what runs: the object's Pods, or the Pod itself, are new or would

@@ -17,6 +17,9 @@ type Rule struct {
 	// enforcement picks the rule's setting out of a profile's.
 	enforcement func(*v1alpha1.Rules) v1alpha1.Enforcement
 
+	// deletions says that the rule is also asked of deletions, of which there is no Request.Object.
+	deletions bool
+
 	// applies says whether the rule has something to say about the request.
 	applies func(*Request) bool
 
@@ -42,6 +45,9 @@ func Rules() []Rule {
 		volumes,
 		references,
 		sidecarIntegrity,
+		claims,
+		gateway,
+		selfDelete,
 	}
 }
 

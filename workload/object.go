@@ -23,7 +23,8 @@ type Object struct {
 
 	Meta *metav1.ObjectMeta
 
-	// Template is where the object says what its Pods look like; for a Pod it is the Pod itself. Nil for Scale.
+	// Template is where the object says what its Pods look like; for a Pod it is the Pod itself. Nil for kinds that run
+	// nothing.
 	Template *Template
 
 	// Replicas is what the object asks for. Nil where it does not say, or its kind has none.
@@ -31,6 +32,9 @@ type Object struct {
 
 	// Deployment is the typed object, nil for other kinds.
 	Deployment *appsv1.Deployment
+
+	// Claim is the typed object, nil for other kinds.
+	Claim *corev1.PersistentVolumeClaim
 }
 
 // Template is a Pod template or a Pod.
@@ -63,6 +67,8 @@ var decoders = []struct {
 	{"batch", "CronJob", []string{"v1"}, decodeCronJob},
 	{"", "ReplicationController", []string{"v1"}, decodeReplicationController},
 	{"", "Pod", []string{"v1"}, decodePod},
+	{"", "PersistentVolumeClaim", []string{"v1"}, decodeClaim},
+	{"", "Service", []string{"v1"}, decodeService},
 	{"autoscaling", "Scale", []string{"v1"}, decodeScale},
 }
 
@@ -189,6 +195,22 @@ func decodePod(data []byte) (*Object, error) {
 		return nil, err
 	}
 	return &Object{Meta: &p.ObjectMeta, Template: &Template{Meta: &p.ObjectMeta, Spec: &p.Spec}}, nil
+}
+
+func decodeClaim(data []byte) (*Object, error) {
+	c, err := unmarshal[corev1.PersistentVolumeClaim](data)
+	if err != nil {
+		return nil, err
+	}
+	return &Object{Meta: &c.ObjectMeta, Claim: c}, nil
+}
+
+func decodeService(data []byte) (*Object, error) {
+	s, err := unmarshal[corev1.Service](data)
+	if err != nil {
+		return nil, err
+	}
+	return &Object{Meta: &s.ObjectMeta}, nil
 }
 
 func decodeScale(data []byte) (*Object, error) {

@@ -15,6 +15,7 @@ import (
 const (
 	defaultGateway = "system:serviceaccount:dexorder-system:gateway"
 	defaultAdmins  = "system:masters"
+	defaultReaper  = "system:serviceaccount:dexorder-system:lifecycle-webhook"
 
 	defaultPodSecurityLevel   = "restricted"
 	defaultPodSecurityVersion = "v1.36"
@@ -47,8 +48,14 @@ func builtIn() *LifecyclePolicy {
 			Grace:         duration(10 * time.Second),
 		},
 		RestartRules: RestartRulesAuto,
+		SelfDelete: SelfDelete{
+			ProofWindow:     duration(time.Minute),
+			MinimumLifetime: duration(10 * time.Second),
+			Breaker:         Breaker{Burst: 60, PerMinute: 30},
+		},
 		Identities: Identities{
 			Gateway:     defaultGateway,
+			Reapers:     []string{defaultReaper, "system:serviceaccount:dexorder-system:lifecycle-reaper"},
 			Controllers: defaultControllers(),
 		},
 	}
@@ -162,5 +169,8 @@ func (r *Rules) all() []namedRule {
 		{"service-account", &r.ServiceAccounts.Rule},
 		{"workload-kind", &r.WorkloadKind.Rule},
 		{"terminating", &r.Terminating},
+		{"self-delete", &r.SelfDelete},
+		{"gateway", &r.Gateway},
+		{"claims", &r.Claims},
 	}
 }

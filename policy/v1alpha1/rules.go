@@ -51,6 +51,16 @@ type Rules struct {
 
 	// Terminating keeps a workload that is being deleted from being edited.
 	Terminating Rule `json:"terminating,omitempty"`
+
+	// SelfDelete lets an agent delete what is its own, once it has ended because it was idle, and nothing else. What it
+	// asks for is in LifecyclePolicy.SelfDelete.
+	SelfDelete Rule `json:"self-delete,omitempty"`
+
+	// Gateway keeps the gateway from deleting, and from handing objects to the garbage collector.
+	Gateway Rule `json:"gateway,omitempty"`
+
+	// Claims keeps whose a PersistentVolumeClaim is and what its user was promised.
+	Claims Rule `json:"claims,omitempty"`
 }
 
 // Rule is the configuration of a rule without parameters, and part of every other.

@@ -31,6 +31,9 @@ type LifecyclePolicy struct {
 	// by which the kubelet leaves an agent dead after exit code 42. Default: auto.
 	RestartRules RestartRules `json:"restartRules,omitempty"`
 
+	// SelfDelete says when an agent that ended with exit code 42 may delete its own Deployment.
+	SelfDelete SelfDelete `json:"selfDelete,omitzero"`
+
 	// Identities are the accounts that have a part to play.
 	Identities Identities `json:"identities,omitempty"`
 
@@ -106,6 +109,30 @@ const (
 	RestartRulesOff  RestartRules = "off"
 )
 
+// SelfDelete holds what is asked of agents that delete themselves.
+type SelfDelete struct {
+	// ProofWindow is how long the exit of an agent counts whose container was started again. An agent that stays dead
+	// can prove its exit at any time. Default: 60s.
+	ProofWindow metav1.Duration `json:"proofWindow,omitempty"`
+
+	// MinimumLifetime is how long an agent's Pod must have lived when the agent ended: one that ends right after its
+	// start is broken and not idle. Default: 10s.
+	MinimumLifetime metav1.Duration `json:"minimumLifetime,omitempty"`
+
+	// Breaker bounds how many agents delete themselves, in the whole cluster.
+	Breaker Breaker `json:"breaker,omitzero"`
+}
+
+// Breaker is a circuit breaker: a bad image must not erase a fleet. Once it is open no agent deletes itself until an
+// operator has released it.
+type Breaker struct {
+	// Burst is how many self-deletes may come at once. Default: 60.
+	Burst int32 `json:"burst,omitempty"`
+
+	// PerMinute is how many there may be a minute in the long run. Default: 30.
+	PerMinute int32 `json:"perMinute,omitempty"`
+}
+
 // Identities are the accounts that have a part to play.
 type Identities struct {
 	// Gateway is the user name of the account that makes agents on demand.
@@ -115,6 +142,10 @@ type Identities struct {
 	// TierEditors may change an agent's user type, and only towards keeping storage.
 	// Default: the gateway and the group system:masters.
 	TierEditors Subjects `json:"tierEditors,omitzero"`
+
+	// Reapers are the user names of the accounts that write owner references and user types onto claims.
+	// Default: system:serviceaccount:dexorder-system:lifecycle-webhook and …:lifecycle-reaper.
+	Reapers []string `json:"reapers,omitzero"`
 
 	// Controllers are the user names of the cluster's workload controllers: the only ones that may create Pods, and
 	// the ReplicaSets and Jobs between a workload and its Pods. Default: the controllers' service accounts in

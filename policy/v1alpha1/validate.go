@@ -36,6 +36,7 @@ func validate(file *LifecyclePolicy) field.ErrorList {
 	errs = append(errs, validateTiers(field.NewPath("tiers"), file.Tiers)...)
 	errs = append(errs, validateIdle(field.NewPath("idle"), file)...)
 	errs = append(errs, oneOf(field.NewPath("restartRules"), file.RestartRules, restartRules())...)
+	errs = append(errs, validateSelfDelete(field.NewPath("selfDelete"), &file.SelfDelete)...)
 	errs = append(errs, validateIdentities(field.NewPath("identities"), &file.Identities)...)
 	return append(errs, validateProfiles(field.NewPath("profiles"), file.Profiles)...)
 }
@@ -140,6 +141,7 @@ func validateIdentities(path *field.Path, ids *Identities) field.ErrorList {
 	editors := path.Child("tierEditors")
 	errs = append(errs, validateSubjects(editors.Child("users"), ids.TierEditors.Users)...)
 	errs = append(errs, validateSubjects(editors.Child("groups"), ids.TierEditors.Groups)...)
+	errs = append(errs, validateSubjects(path.Child("reapers"), ids.Reapers)...)
 	controllers := path.Child("controllers")
 	if len(ids.Controllers) == 0 {
 		errs = append(errs, field.Required(controllers, "without controllers no Pod can be created"))
