@@ -9,13 +9,16 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	admissionv1 "k8s.io/api/admission/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"sigs.k8s.io/yaml"
@@ -40,6 +43,19 @@ type fixture struct {
 
 	Subresource string `json:"subresource"`
 
+	// Delete makes the request a DELETE of the object, with these options. Its user is by default the account of user
+	// agents, with the token of the sidecar in the agent's Pod.
+	Delete *metav1.DeleteOptions `json:"delete"`
+
+	// Collection makes it one of a deletecollection.
+	Collection bool `json:"collection"`
+
+	// Extra replaces what the API server says of the user's token.
+	Extra map[string]authenticationv1.ExtraValue `json:"extra"`
+
+	// Policy is merged (RFC 7386) into the example policy.
+	Policy json.RawMessage `json:"policy"`
+
 	// Profile is merged (RFC 7386) into the namespace's profile of the example policy.
 	Profile json.RawMessage `json:"profile"`
 
@@ -47,6 +63,14 @@ type fixture struct {
 	Facts struct {
 		Owner  json.RawMessage         `json:"owner"`
 		Claims map[string]policy.Claim `json:"claims"`
+
+		// Caller (strategic merge patch) is what has become of the agent's Pod, which ended with 42; null is no Pod.
+		Caller json.RawMessage `json:"caller"`
+
+		// CallerOwner replaces the workload of that Pod, alice's Deployment; null is none.
+		CallerOwner json.RawMessage `json:"callerOwner"`
+
+		Deployments map[string]*policy.Owner `json:"deployments"`
 	} `json:"facts"`
 
 	// Offline judges without facts, as kubectl agents check does.
@@ -94,12 +118,22 @@ type verdict struct {
 	Unknown  []string `json:"unknown,omitempty"`
 }
 
+// now is when the fixtures' facts were gathered.
+var now = metav1.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// UIDs of alice's objects.
+const (
+	deploymentUID = "de91"
+	podUID        = "90d1"
+)
+
 // Names that the fixtures take for granted.
 const (
 	userNamespace = "dexorder-agents"
 
 	deploymentController = "system:serviceaccount:kube-system:deployment-controller"
 	replicaSetController = "system:serviceaccount:kube-system:replicaset-controller"
+	agentAccount         = "system:serviceaccount:dexorder-agents:agent-lifecycle"
 )
 
 func readFixture(t testing.TB, file string) *fixture {
@@ -118,6 +152,9 @@ func readFixture(t testing.TB, file string) *fixture {
 	if f.Old != nil && f.Old.Base == "" {
 		f.Old.Base = f.Base
 	}
+	if f.User == "" && f.Delete != nil {
+		f.User = agentAccount
+	}
 	if f.User == "" {
 		f.User = "alice"
 		if f.Old == nil {
@@ -134,6 +171,9 @@ func readFixture(t testing.TB, file string) *fixture {
 func (f *fixture) policy(t testing.TB) *policy.Policy {
 	t.Helper()
 	data := must(yaml.YAMLToJSON(v1alpha1.Example()))(t)
+	if f.Policy != nil {
+		data = must(jsonpatch.MergePatch(data, f.Policy))(t)
+	}
 	if f.Profile != nil {
 		index := 0
 		if f.Namespace != userNamespace {
@@ -184,15 +224,87 @@ func (f *fixture) request(t testing.TB, p *policy.Policy) (*policy.Request, []st
 		r.Object = decode(t, f.object)
 	}
 	r.Name = r.Object.Meta.Name
+	if f.Delete != nil {
+		f.makeDeletion(t, r, p)
+	}
 	if !f.Offline {
 		r.Facts = f.facts(t, r, p)
 	}
 	return r, warnings
 }
 
+// makeDeletion turns the request to store an object into one to delete it.
+func (f *fixture) makeDeletion(t testing.TB, r *policy.Request, p *policy.Policy) {
+	t.Helper()
+	r.Operation, r.Object, r.Old, r.Deletion = admissionv1.Delete, nil, r.Object, f.Delete
+	if r.Old.Meta.UID == "" {
+		r.Old.Meta.UID = deploymentUID
+	}
+	if f.Collection {
+		r.Name = ""
+	}
+	f.stored, f.object = f.object, nil
+	pod := decodePod(t, f.base(t, p, "pod"))
+	r.User.Extra = map[string]authenticationv1.ExtraValue{
+		"authentication.kubernetes.io/pod-name": {pod.Name}, "authentication.kubernetes.io/pod-uid": {podUID},
+	}
+	if f.Extra != nil {
+		r.User.Extra = f.Extra
+	}
+}
+
+// caller is the agent's Pod some seconds after it ended with 42, with the fixture's changes.
+func (f *fixture) caller(t testing.TB, p *policy.Policy) *policy.Caller {
+	t.Helper()
+	caller := &policy.Caller{}
+	if string(f.Facts.Caller) != "null" {
+		data := f.base(t, p, "pod")
+		status := `{"metadata": {"uid": "` + podUID + `"}, "status": {"startTime": "2026-01-02T03:00:00Z", "containerStatuses": [
+			{"name": "agent", "state": {"terminated": {"exitCode": 42, "startedAt": "2026-01-02T03:00:01Z",
+				"finishedAt": "2026-01-02T03:04:03Z", "containerID": "containerd://c0ffee"}}},
+			{"name": "lifecycle-sidecar", "state": {"running": {}}}]}}`
+		data = must(strategicpatch.StrategicMergePatch(data, []byte(status), corev1.Pod{}))(t)
+		if f.Facts.Caller != nil {
+			data = must(jsonpatch.MergePatch(data, f.Facts.Caller))(t)
+		}
+		caller.Pod = decodePod(t, data)
+	}
+	switch {
+	case f.Facts.CallerOwner != nil:
+		if err := yaml.UnmarshalStrict(f.Facts.CallerOwner, &caller.Owner); err != nil {
+			t.Fatalf("facts.callerOwner: %v", err)
+		}
+	default:
+		alice := decode(t, f.apply(t, f.base(t, p, "agent")))
+		if alice.Deployment == nil {
+			alice = decode(t, f.base(t, p, "agent"))
+		}
+		p.Injector(f.Namespace).Deployment(alice.Deployment, nil, inject.Options{})
+		caller.Owner = &policy.Owner{
+			Kinds: []string{"ReplicaSet", "Deployment"}, Name: "alice", UID: deploymentUID, Labels: alice.Meta.Labels,
+		}
+	}
+	return caller
+}
+
+func decodePod(t testing.TB, data []byte) *corev1.Pod {
+	t.Helper()
+	pod := &corev1.Pod{}
+	if err := json.Unmarshal(data, pod); err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
 func (f *fixture) facts(t testing.TB, r *policy.Request, p *policy.Policy) *policy.Facts {
 	t.Helper()
-	facts := &policy.Facts{Claims: f.Facts.Claims}
+	facts := &policy.Facts{Now: now, Claims: f.Facts.Claims, Deployments: f.Facts.Deployments}
+	if p.Needs(r).Caller {
+		facts.Caller = f.caller(t, p)
+	}
+	if r.Object == nil {
+		return facts
+	}
 	switch {
 	case f.Facts.Owner != nil:
 		if err := yaml.UnmarshalStrict(f.Facts.Owner, &facts.Owner); err != nil {
@@ -249,6 +361,7 @@ func typeOf(t testing.TB, object []byte) any {
 	types := map[string]any{
 		"Deployment": appsv1.Deployment{}, "ReplicaSet": appsv1.ReplicaSet{}, "StatefulSet": appsv1.StatefulSet{},
 		"DaemonSet": appsv1.DaemonSet{}, "Job": batchv1.Job{}, "CronJob": batchv1.CronJob{}, "Pod": corev1.Pod{},
+		"PersistentVolumeClaim": corev1.PersistentVolumeClaim{}, "Service": corev1.Service{},
 		"ReplicationController": corev1.ReplicationController{}, "Scale": autoscalingv1.Scale{},
 	}
 	return types[kindOf(t, object).Kind]

@@ -140,6 +140,9 @@ func checkOwn(r *Request) (Violation, bool) {
 	old := r.Old.Meta
 	field := labelField("metadata", key)
 	switch {
+	case r.Old.Deployment != nil && owner.UID != old.UID && owner.Name == old.Name:
+		return violation("metadata.uid", "is %q, but the Deployment of Pod %q had %q; this one was made anew", old.UID, pod.Name,
+			owner.UID), false
 	case r.Old.Deployment != nil && owner.UID != old.UID:
 		return violation("", "Deployment %q is not the one of Pod %q, which is %q; an agent deletes itself and nobody else",
 			old.Name, pod.Name, owner.Name), false
