@@ -1,0 +1,214 @@
+package breaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Name is what the ConfigMap is called.
+const Name = "lifecycle-breaker"
+
+// ConfigMaps of the namespace that holds the breaker. client-go's typed client is one.
+type ConfigMaps interface {
+	Get(ctx context.Context, name string, opts metav1.GetOptions) (*corev1.ConfigMap, error)
+	Update(ctx context.Context, cm *corev1.ConfigMap, opts metav1.UpdateOptions) (*corev1.ConfigMap, error)
+}
+
+// OpenError says that the breaker is open.
+type OpenError struct {
+	// Since is when it opened, Reason says why.
+	Since  time.Time
+	Reason string
+}
+
+// Error implements error. It says how the breaker is released.
+func (e *OpenError) Error() string {
+	return fmt.Sprintf("the circuit breaker is open since %s (%s); no agent deletes itself until an operator has looked: "+
+		"kubectl agents breaker status, kubectl agents breaker release", e.Since.UTC().Format(time.RFC3339), e.Reason)
+}
+
+// Options of a Breaker. All are required.
+type Options struct {
+	ConfigMaps ConfigMaps
+
+	// Limits in force; asked for every time.
+	Limits func() Limits
+
+	// Now is the clock.
+	Now func() time.Time
+
+	Metrics *Metrics
+	Logger  *slog.Logger
+}
+
+// Breaker takes tokens from the state in the ConfigMap. It is safe for concurrent use.
+type Breaker struct {
+	options Options
+
+	// While one write is under way, the takes that come meanwhile wait and become one write together: many agents that go
+	// at once must not keep one another from it by conflicts.
+	mu      sync.Mutex
+	waiting []chan error
+	writing bool
+}
+
+// New returns a Breaker.
+func New(options Options) *Breaker { return &Breaker{options: options} }
+
+const (
+	// writeTimeout bounds one write with its retries; who waits has a deadline of its own.
+	writeTimeout = 4 * time.Second
+
+	// conflictPause is what a write waits after it lost against another replica's.
+	conflictPause = 5 * time.Millisecond
+)
+
+// Take takes one token. It returns an *OpenError if the breaker is open or this opened it, and any other error if that
+// could not be found out; then nothing may be deleted either. A token is spent even if ctx ends before that is known.
+func (b *Breaker) Take(ctx context.Context) error {
+	result := make(chan error, 1)
+	b.mu.Lock()
+	b.waiting = append(b.waiting, result)
+	if !b.writing {
+		b.writing = true
+		go b.write()
+	}
+	b.mu.Unlock()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("circuit breaker: %w", ctx.Err())
+	}
+}
+
+// write takes for whoever waits until nobody does.
+func (b *Breaker) write() {
+	for {
+		b.mu.Lock()
+		waiting := b.waiting
+		b.waiting = nil
+		if len(waiting) == 0 {
+			b.writing = false
+			b.mu.Unlock()
+			return
+		}
+		b.mu.Unlock()
+		granted, refusal := b.take(len(waiting))
+		for i, result := range waiting {
+			if i < granted {
+				result <- nil
+			} else {
+				result <- refusal
+			}
+		}
+	}
+}
+
+// take returns how many of n were granted, and what to tell the others.
+func (b *Breaker) take(n int) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	for {
+		cm, state, err := read(ctx, b.options.ConfigMaps)
+		if err != nil {
+			b.options.Metrics.failed(n)
+			return 0, err
+		}
+		granted, wasOpen := 0, state.Open
+		if !wasOpen {
+			granted = state.Take(n, b.options.Limits(), b.options.Now())
+			encode(&state, cm)
+			_, err = b.options.ConfigMaps.Update(ctx, cm, metav1.UpdateOptions{})
+		}
+		switch {
+		case apierrors.IsConflict(err) && pause(ctx, conflictPause):
+			continue
+		case err != nil:
+			b.options.Metrics.failed(n)
+			return 0, fmt.Errorf("circuit breaker: %w", err)
+		}
+		b.options.Metrics.took(granted, n-granted, state.Open)
+		if state.Open && !wasOpen {
+			b.options.Logger.Error("The circuit breaker has opened: no agent deletes itself until it is released",
+				"reason", state.Reason, "granted", granted, "refused", n-granted)
+		}
+		return granted, &OpenError{Since: state.Since, Reason: state.Reason}
+	}
+}
+
+// Closed returns nil if the breaker is closed, an *OpenError if it is open, and any other error if that could not be read.
+// It takes nothing.
+func (b *Breaker) Closed(ctx context.Context) error {
+	_, state, err := read(ctx, b.options.ConfigMaps)
+	if err != nil {
+		return err
+	}
+	b.options.Metrics.saw(state.Open)
+	if state.Open {
+		return &OpenError{Since: state.Since, Reason: state.Reason}
+	}
+	return nil
+}
+
+// Read returns the state.
+func Read(ctx context.Context, configMaps ConfigMaps) (State, error) {
+	_, state, err := read(ctx, configMaps)
+	return state, err
+}
+
+// Release closes the breaker in somebody's name. It returns the state before and after.
+func Release(ctx context.Context, configMaps ConfigMaps, by string, now time.Time) (before, after State, err error) {
+	for {
+		cm, state, err := read(ctx, configMaps)
+		if err != nil {
+			return State{}, State{}, err
+		}
+		before, after = state, state
+		if !after.Release(by, now) {
+			return before, after, nil
+		}
+		encode(&after, cm)
+		_, err = configMaps.Update(ctx, cm, metav1.UpdateOptions{})
+		if apierrors.IsConflict(err) && pause(ctx, conflictPause) {
+			continue
+		}
+		if err != nil {
+			return before, before, fmt.Errorf("circuit breaker: %w", err)
+		}
+		return before, after, nil
+	}
+}
+
+func read(ctx context.Context, configMaps ConfigMaps) (*corev1.ConfigMap, State, error) {
+	cm, err := configMaps.Get(ctx, Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, State{}, errors.Join(fmt.Errorf("circuit breaker: ConfigMap %q does not exist; apply the manifests again", Name), err)
+	}
+	if err != nil {
+		return nil, State{}, fmt.Errorf("circuit breaker: %w", err)
+	}
+	state, err := decode(cm)
+	if err != nil {
+		return nil, State{}, fmt.Errorf("circuit breaker: %w", err)
+	}
+	return cm, state, nil
+}
+
+// pause returns false if ctx ended meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

@@ -1,0 +1,89 @@
+package breaker
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Keys of the ConfigMap's data. They are for people as well: kubectl get configmap -o yaml tells the story.
+const (
+	keyState      = "state"
+	keySince      = "since"
+	keyReason     = "reason"
+	keyReleasedBy = "releasedBy"
+	keyTaken      = "taken"
+	keyUpdated    = "updated"
+)
+
+const (
+	stateOpen   = "open"
+	stateClosed = "closed"
+)
+
+// decode reads the state. A ConfigMap without data is a breaker that was never used.
+func decode(cm *corev1.ConfigMap) (State, error) {
+	s := State{Reason: cm.Data[keyReason], ReleasedBy: cm.Data[keyReleasedBy]}
+	invalid := func(key, accepted string) (State, error) {
+		return State{}, fmt.Errorf("ConfigMap %s/%s: data.%s is %q; accepted is %s", cm.Namespace, cm.Name, key, cm.Data[key], accepted)
+	}
+	switch cm.Data[keyState] {
+	case stateOpen:
+		s.Open = true
+	case stateClosed, "":
+	default:
+		return invalid(keyState, stateOpen+" or "+stateClosed)
+	}
+	for key, field := range map[string]*time.Time{keySince: &s.Since, keyUpdated: &s.Updated} {
+		text := cm.Data[key]
+		if text == "" {
+			continue
+		}
+		t, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			return invalid(key, "a time in RFC 3339, such as 2026-01-02T03:04:05Z")
+		}
+		*field = t
+	}
+	if text := cm.Data[keyTaken]; text != "" {
+		taken, err := strconv.ParseFloat(text, 64)
+		if err != nil || taken < 0 || math.IsNaN(taken) || math.IsInf(taken, 0) {
+			return invalid(keyTaken, "a number of 0 or more")
+		}
+		s.Taken = taken
+	}
+	return s, nil
+}
+
+// encode writes the state and leaves what else is in the ConfigMap.
+func encode(s *State, cm *corev1.ConfigMap) {
+	if cm.Data == nil {
+		cm.Data = map[string]string{}
+	}
+	cm.Data[keyState] = stateClosed
+	if s.Open {
+		cm.Data[keyState] = stateOpen
+	}
+	cm.Data[keyTaken] = strconv.FormatFloat(s.Taken, 'f', 3, 64)
+	set := func(key, value string) {
+		if value == "" {
+			delete(cm.Data, key)
+			return
+		}
+		cm.Data[key] = value
+	}
+	set(keyReason, s.Reason)
+	set(keyReleasedBy, s.ReleasedBy)
+	set(keySince, stamp(s.Since))
+	set(keyUpdated, stamp(s.Updated))
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}

@@ -1,0 +1,54 @@
+package breaker
+
+import (
+	"testing"
+	"time"
+)
+
+var (
+	limits = Limits{Burst: 10, PerMinute: 6}
+	start  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+func TestTake(t *testing.T) {
+	type step struct {
+		after   time.Duration // since start
+		n, want int
+		open    bool
+	}
+	for name, steps := range map[string][]step{
+		"the burst, and not one more":       {{0, 10, 10, false}, {0, 1, 0, true}},
+		"more than the burst at once":       {{0, 11, 10, true}, {time.Hour, 1, 0, true}},
+		"tokens grow back":                  {{0, 10, 10, false}, {10 * time.Second, 1, 1, false}, {20 * time.Second, 2, 1, true}},
+		"no more than the burst grows back": {{0, 10, 10, false}, {time.Hour, 10, 10, false}, {time.Hour, 1, 0, true}},
+		"it stays open":                     {{0, 11, 10, true}, {24 * time.Hour, 1, 0, true}},
+		"a clock that is behind":            {{time.Minute, 10, 10, false}, {0, 1, 0, true}},
+		"a clock that is behind does not let tokens grow twice": {
+			{time.Minute, 10, 10, false}, {70 * time.Second, 1, 1, false}, {time.Minute, 0, 0, false}, {70 * time.Second, 1, 0, true}},
+		"at the pace, forever": {{0, 10, 10, false}, {time.Minute, 6, 6, false}, {2 * time.Minute, 6, 6, false}, {3 * time.Minute, 6, 6, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s State
+			for i, step := range steps {
+				got := s.Take(step.n, limits, start.Add(step.after))
+				if got != step.want || s.Open != step.open {
+					t.Fatalf("step %d: got %d, open %v; want %d, %v (%+v)", i, got, s.Open, step.want, step.open, s)
+				}
+			}
+		})
+	}
+}
+
+func TestRelease(t *testing.T) {
+	var s State
+	if s.Release("alice", start) {
+		t.Error("a closed breaker was released")
+	}
+	s.Take(11, limits, start)
+	if !s.Release("alice", start.Add(time.Hour)) || s.Open || s.ReleasedBy != "alice" || s.Reason != "" {
+		t.Errorf("after the release: %+v", s)
+	}
+	if got := s.Take(10, limits, start.Add(time.Hour)); got != 10 {
+		t.Errorf("got %d of a full bucket, want 10", got)
+	}
+}
