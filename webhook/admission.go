@@ -2,9 +2,11 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -29,6 +31,18 @@ type Policy interface {
 	Review(*policy.Request) policy.Verdict
 }
 
+// Breaker bounds how many agents delete themselves. Package breaker has it.
+type Breaker interface {
+	// Take counts one deletion. It returns a *breaker.OpenError if there were too many, and any other error if that cannot
+	// be told.
+	Take(ctx context.Context) error
+}
+
+// Announcer tells people that an agent was allowed to delete itself. It neither waits nor fails.
+type Announcer interface {
+	SelfDelete(ctx context.Context, namespace string, proof *policy.SelfDelete, policyHash string)
+}
+
 // Active is a policy in force.
 type Active struct {
 	Policy
@@ -49,6 +63,13 @@ type FactSource interface {
 	Facts(ctx context.Context, r *policy.Request, needs policy.Needs, fresh bool) (*policy.Facts, error)
 }
 
+// CallerWatcher knows of changes.
+type CallerWatcher interface {
+	// WatchCaller calls seen with the facts of every change of the caller's Pod after r.Facts, until seen returns true or
+	// ctx ends.
+	WatchCaller(ctx context.Context, r *policy.Request, seen func(*policy.Facts) bool) error
+}
+
 // RulesKeeper knows whether the API server keeps container restart rules.
 type RulesKeeper interface {
 	Kept() bool
@@ -63,8 +84,14 @@ type Admission struct {
 	Policies     PolicySource
 	Facts        FactSource
 	RestartRules RulesKeeper
+	Callers      CallerWatcher
+	Breaker      Breaker
+	Announcer    Announcer
 	Metrics      *Metrics
 	Logger       *slog.Logger
+
+	// held is how many self-deletes wait for the kubelet's word.
+	held atomic.Int32
 }
 
 // Mutate appends to dst the answer of /mutate to body, an AdmissionReview in JSON. It never denies: all verdicts are
@@ -155,11 +182,23 @@ func (a *Admission) count(p *path, r *request, kind string, result *answer) {
 	}
 	if p == &validation {
 		a.Metrics.decided(kind, result)
+		if r.Operation == admissionv1.Delete {
+			a.Metrics.countSelfDelete(result)
+		}
 	}
 }
 
-// objects decodes what the request is about. old is nil at CREATE.
+// objects decodes what the request is about. old is nil at CREATE, object at DELETE.
 func (t *task) objects() (object, old *workload.Object, err error) {
+	if t.Operation == admissionv1.Delete {
+		if !present(t.OldObject) {
+			return nil, nil, errors.New("DELETE without an oldObject")
+		}
+		if old, err = workload.Decode(t.gvk, t.OldObject); err != nil {
+			return nil, nil, fmt.Errorf("oldObject: %w", err)
+		}
+		return nil, old, nil
+	}
 	if !present(t.Object) {
 		return nil, nil, fmt.Errorf("%s without an object", t.Operation)
 	}
@@ -184,7 +223,10 @@ func (a *Admission) log(ctx context.Context, p *path, r *request, result *answer
 	switch result.verdict {
 	case verdictFault:
 		level = slog.LevelError
-	case verdictDeny:
+	case verdictDeny, verdictOpen:
+		level = slog.LevelInfo
+	}
+	if result.proof != nil {
 		level = slog.LevelInfo
 	}
 	if !a.Logger.Enabled(ctx, level) {

@@ -9,6 +9,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/dexorder/agent-lifecycle/breaker"
 	"github.com/dexorder/agent-lifecycle/policy"
 )
 
@@ -19,6 +20,8 @@ const (
 	verdictWarn      = "warn"
 	verdictAudit     = "audit"
 	verdictFault     = "fault"
+	verdictNotYet    = "not-yet"
+	verdictOpen      = "breaker-open"
 	verdictUncovered = "uncovered"
 )
 
@@ -40,6 +43,9 @@ type answer struct {
 
 	// reason of a fault, for metrics and the audit log.
 	reason faultReason
+
+	// proof of a self-delete that is allowed, for the audit log.
+	proof *policy.SelfDelete
 }
 
 // violated is a rule that was violated and what that led to.
@@ -69,10 +75,12 @@ const (
 	faultPatch         faultReason = "patch"
 	faultPanic         faultReason = "panic"
 	faultOverload      faultReason = "overload"
+	faultBreaker       faultReason = "breaker"
 )
 
 var faultReasons = []faultReason{
 	faultNotUnderstood, faultUndecodable, faultFacts, faultDeadline, faultPatch, faultPanic, faultOverload,
+	faultBreaker,
 }
 
 // patched lets the request pass with changes, or as it is if there are none.
@@ -145,6 +153,25 @@ func overloaded() answer {
 
 const retryAfterSeconds = 1
 
+// notYet refuses a self-delete that may be allowed a moment later. The sidecar tries again; 409 is what it knows it by.
+func notYet(v policy.Verdict) answer {
+	a := judged(v)
+	a.verdict = verdictNotYet
+	a.status = failure(http.StatusConflict, metav1.StatusReasonConflict, "not yet: "+v.Message())
+	return a
+}
+
+// breakerOpen refuses a self-delete that nothing speaks against but the number of others.
+func breakerOpen(v policy.Verdict, err *breaker.OpenError) answer {
+	a := answer{verdict: verdictOpen, profile: v.Profile}
+	a.status = failure(http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, err.Error())
+	a.status.Details = &statusDetails{RetryAfterSeconds: breakerRetrySeconds}
+	return a
+}
+
+// breakerRetrySeconds is when an agent asks again that the open breaker has refused.
+const breakerRetrySeconds = 30
+
 func failure(code int, reason metav1.StatusReason, message string) status {
 	return status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}
 }
@@ -164,6 +191,9 @@ func (a *answer) auditAnnotations() map[string]string {
 	}
 	if a.reason != "" {
 		annotations["fault"] = string(a.reason)
+	}
+	if a.proof != nil {
+		annotations["self-delete"] = describeProof(a.proof)
 	}
 	return annotations
 }

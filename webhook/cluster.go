@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -30,12 +31,14 @@ import (
 //
 //	deployments, replicasets (apps), jobs (batch), persistentvolumeclaims: get, list, watch
 //	statefulsets, daemonsets (apps), cronjobs (batch), replicationcontrollers: get
+//	pods: get, watch
 //	mutatingwebhookconfigurations, validatingwebhookconfigurations: get, for the ones of its own
 type Cluster struct {
 	config *rest.Config
 	scheme *runtime.Scheme
 	mapper meta.RESTMapper
-	live   client.Reader
+	live   client.WithWatch
+	now    func() time.Time
 	log    *slog.Logger
 
 	mu      sync.Mutex
@@ -59,12 +62,12 @@ func NewCluster(config *rest.Config, coverage []v1alpha1.Namespaces, log *slog.L
 		return nil, err
 	}
 	mapper := newMapper()
-	live, err := client.New(config, client.Options{Scheme: scheme, Mapper: mapper})
+	live, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: mapper})
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	return &Cluster{
-		config: config, scheme: scheme, mapper: mapper, live: live, log: log,
+		config: config, scheme: scheme, mapper: mapper, live: live, now: time.Now, log: log,
 		wanted: newScope(coverage), changed: make(chan struct{}, 1),
 	}, nil
 }
@@ -135,6 +138,11 @@ func (c *Cluster) remember(ctx context.Context, s scope) (*memory, error) {
 		return nil, err
 	}
 	if err := objects.IndexField(ctx, &appsv1.Deployment{}, claimIndex, mountedClaims); err != nil {
+		return nil, err
+	}
+	claim := &metav1.PartialObjectMetadata{}
+	claim.SetGroupVersionKind(claimKind)
+	if err := objects.IndexField(ctx, claim, agentIndex, agentOfClaim); err != nil {
 		return nil, err
 	}
 	for _, o := range remembered() {

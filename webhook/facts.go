@@ -18,11 +18,28 @@ import (
 
 // Facts implements FactSource.
 func (c *Cluster) Facts(ctx context.Context, r *policy.Request, needs policy.Needs, fresh bool) (*policy.Facts, error) {
-	l := lookup{live: c.live, namespace: r.Namespace, fresh: fresh, final: r.Object.Kind == podKind.Kind}
+	l := lookup{live: c.live, namespace: r.Namespace, fresh: fresh, final: r.Object == nil || r.Object.Kind == podKind.Kind}
 	if m := c.current.Load(); m != nil && m.covers(r.Namespace) {
 		l.memory = m
 	}
-	facts := &policy.Facts{}
+	facts := &policy.Facts{Now: metav1.NewTime(c.now())}
+	if needs.Caller {
+		caller, err := l.caller(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		facts.Caller = caller
+	}
+	if len(needs.Deployments) > 0 {
+		facts.Deployments = make(map[string]*policy.Owner, len(needs.Deployments))
+	}
+	for _, name := range needs.Deployments {
+		d, err := l.deployment(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		facts.Deployments[name] = d
+	}
 	if needs.Owner {
 		owner, err := l.owner(ctx, r.Object.Meta)
 		if err != nil {
@@ -39,6 +56,13 @@ func (c *Cluster) Facts(ctx context.Context, r *policy.Request, needs policy.Nee
 			return nil, err
 		}
 		facts.Claims[name] = claim
+	}
+	if needs.ClaimsOf != "" {
+		claims, err := l.claimsOf(ctx, needs.ClaimsOf)
+		if err != nil {
+			return nil, err
+		}
+		facts.Claims = claims
 	}
 	return facts, nil
 }
@@ -87,7 +111,7 @@ func (l *lookup) owner(ctx context.Context, of metav1.Object) (*policy.Owner, er
 			return nil, nil
 		}
 		kinds = append(kinds, ref.Kind)
-		owner = &policy.Owner{Kinds: kinds, Name: found.GetName(), Labels: found.GetLabels(), Created: found.GetCreationTimestamp()}
+		owner = &policy.Owner{Kinds: kinds, Name: found.GetName(), UID: found.GetUID(), Labels: found.GetLabels(), Created: found.GetCreationTimestamp()}
 		if d, ok := found.(*appsv1.Deployment); ok {
 			owner.Sidecar, owner.Volumes = sidecarOf(d), injectedVolumes(d)
 		}
@@ -177,6 +201,7 @@ func (l *lookup) claim(ctx context.Context, name string) (policy.Claim, error) {
 	if found != nil {
 		claim.Exists = true
 		claim.Deployment, claim.UserType = found.GetLabels()[lifecycle.LabelDeployment], found.GetLabels()[lifecycle.LabelUserType]
+		claim.Owners = found.GetOwnerReferences()
 	}
 	return claim, nil
 }

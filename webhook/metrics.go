@@ -21,6 +21,9 @@ type Metrics struct {
 	policyInfo     *prometheus.GaugeVec
 	coverage       *prometheus.GaugeVec
 	restartRuleSet prometheus.Gauge
+	selfDeletes    *prometheus.CounterVec
+	held           prometheus.Gauge
+	heldFor        prometheus.Histogram
 }
 
 // NewMetrics registers the server's metrics, and those of the process, with a registry of its own.
@@ -63,6 +66,21 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 			Name: "agent_lifecycle_restart_rules_kept", Help: "1 if the API server is taken to keep container restart rules.",
 		}),
 	}
+	m.selfDeletes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "agent_lifecycle_self_deletes_total",
+		Help: "Agents that asked to be deleted, by the answer. The same agent asks again after not-yet and breaker-open.",
+	}, []string{"answer"})
+	for _, verdict := range []string{verdictAllow, verdictDeny, verdictNotYet, verdictOpen} {
+		m.selfDeletes.WithLabelValues(verdict)
+	}
+	m.held = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "agent_lifecycle_self_deletes_held", Help: "Self-deletes that wait for the kubelet's word now.",
+	})
+	m.heldFor = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "agent_lifecycle_self_delete_hold_seconds",
+		Help:    "How long self-deletes waited for the kubelet's word.",
+		Buckets: []float64{.05, .1, .25, .5, .75, 1, 1.5, 2},
+	})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "agent_lifecycle_build_info", Help: "1, with the program's version.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
@@ -73,7 +91,7 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		m.faults.WithLabelValues(string(reason))
 	}
 	registry.MustRegister(m.decisions, m.duration, m.inFlight, m.faults, m.refused, m.reloads, m.lastReload, m.policyInfo,
-		m.coverage, m.restartRuleSet, build,
+		m.coverage, m.restartRuleSet, build, m.selfDeletes, m.held, m.heldFor,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

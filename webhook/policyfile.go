@@ -37,7 +37,8 @@ type PolicyFile struct {
 
 type activePolicy struct {
 	Active
-	coverage []v1alpha1.Namespaces
+	coverage   []v1alpha1.Namespaces
+	selfDelete v1alpha1.SelfDelete
 }
 
 // LoadPolicyFile reads the file for the first time. A server cannot start without a policy: every error in the file is
@@ -58,6 +59,9 @@ func LoadPolicyFile(path string, metrics *Metrics, log *slog.Logger) (*PolicyFil
 
 // Active implements PolicySource.
 func (f *PolicyFile) Active() Active { return f.active.Load().Active }
+
+// SelfDelete returns what the policy in force asks of agents that delete themselves.
+func (f *PolicyFile) SelfDelete() v1alpha1.SelfDelete { return f.active.Load().selfDelete }
 
 // Coverage returns the namespaces that the policy in force covers, one entry for each profile.
 func (f *PolicyFile) Coverage() []v1alpha1.Namespaces { return f.active.Load().coverage }
@@ -143,7 +147,7 @@ func compile(data []byte) (*activePolicy, error) {
 	if err != nil {
 		return nil, err
 	}
-	active := &activePolicy{Active: Active{Policy: policyAdapter{compiled}, Hash: v1alpha1.Hash(data)}}
+	active := &activePolicy{Active: Active{Policy: policyAdapter{compiled}, Hash: v1alpha1.Hash(data)}, selfDelete: file.SelfDelete}
 	for i := range file.Profiles {
 		active.coverage = append(active.coverage, file.Profiles[i].Namespaces)
 	}

@@ -39,6 +39,8 @@ func newScheme() (*runtime.Scheme, error) {
 			return nil, fmt.Errorf("scheme: %w", err)
 		}
 	}
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Pod{}, &corev1.PodList{})
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
 	return scheme, nil
 }
 
@@ -46,7 +48,7 @@ func newScheme() (*runtime.Scheme, error) {
 func newMapper() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper(nil)
 	for _, gvk := range append([]schema.GroupVersionKind{
-		deploymentKind, statefulSetKind, daemonSetKind, cronJobKind, replicationControllerKind,
+		deploymentKind, statefulSetKind, daemonSetKind, cronJobKind, replicationControllerKind, podKind,
 	}, metadataOnly...) {
 		mapper.Add(gvk, meta.RESTScopeNamespace)
 		// A cache of several namespaces asks for the list's kind, which a mapper from discovery knows too.
@@ -142,4 +144,14 @@ func mountedClaims(o client.Object) []string {
 		}
 	}
 	return names
+}
+
+// agentIndex finds claims by the agent whose they are.
+const agentIndex = "agent"
+
+func agentOfClaim(o client.Object) []string {
+	if agent := o.GetLabels()[lifecycle.LabelDeployment]; agent != "" {
+		return []string{agent}
+	}
+	return nil
 }

@@ -38,6 +38,7 @@ type request struct {
 	Object      jsontext.Value              `json:"object"`
 	OldObject   jsontext.Value              `json:"oldObject"`
 	DryRun      bool                        `json:"dryRun"`
+	Options     jsontext.Value              `json:"options"`
 }
 
 // maxComplaint bounds an error about a request in bytes: decoders quote what they choke on.

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"gomodules.xyz/jsonpatch/v2"
+	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/policy"
@@ -20,10 +21,17 @@ func (a *Admission) validate(ctx context.Context, t *task) answer {
 		Operation: t.Operation, Namespace: t.Namespace, Name: t.Name, Subresource: t.SubResource,
 		User: t.UserInfo, Object: object, Old: old,
 	}
-	if r.Name == "" {
+	if t.Operation == admissionv1.Delete {
+		if r.Deletion, err = t.deleteOptions(); err != nil {
+			return fault(faultUndecodable, err)
+		}
+	} else if r.Name == "" {
 		r.Name = object.Meta.Name // still empty with generateName
 	}
 	verdict, err := a.review(ctx, t.policy, r)
+	if err == nil && verdict.Wait() == policy.WaitForExit {
+		verdict, err = a.hold(ctx, t.policy, r, verdict)
+	}
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -34,14 +42,17 @@ func (a *Admission) validate(ctx context.Context, t *task) answer {
 	if verdict.Allowed() && !t.DryRun {
 		a.observeRestartRules(t, r)
 	}
+	if verdict.SelfDelete != nil || verdict.Wait() != policy.WaitForNothing {
+		return a.answerSelfDelete(ctx, t, verdict)
+	}
 	return judged(verdict)
 }
 
 // review judges r by facts from memory. Those may be a moment old, and what was true a moment ago must not refuse
-// anything: a denial is judged again by fresh facts.
+// anything: a denial is judged again by fresh facts. One that waits for the exit was judged by a live read of the Pod.
 func (a *Admission) review(ctx context.Context, p Policy, r *policy.Request) (policy.Verdict, error) {
 	needs := p.Needs(r)
-	if !needs.Owner && len(needs.Claims) == 0 {
+	if needs.None() {
 		r.Facts = &policy.Facts{}
 		return p.Review(r), nil
 	}
@@ -52,7 +63,7 @@ func (a *Admission) review(ctx context.Context, p Policy, r *policy.Request) (po
 			return policy.Verdict{}, err
 		}
 		r.Facts = facts
-		if verdict = p.Review(r); verdict.Allowed() {
+		if verdict = p.Review(r); verdict.Allowed() || verdict.Wait() == policy.WaitForExit {
 			break
 		}
 	}
@@ -61,7 +72,7 @@ func (a *Admission) review(ctx context.Context, p Policy, r *policy.Request) (po
 
 // observeRestartRules shows a new Deployment to the keeper of restart rules.
 func (a *Admission) observeRestartRules(t *task, r *policy.Request) {
-	if r.Old != nil || r.Object.Deployment == nil {
+	if r.Old != nil || r.Object == nil || r.Object.Deployment == nil {
 		return
 	}
 	a.RestartRules.Observe(r.Object.Deployment, func() []jsonpatch.Operation {

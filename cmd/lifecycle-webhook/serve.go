@@ -7,15 +7,19 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/discovery"
+	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/dexorder/agent-lifecycle/breaker"
 	"github.com/dexorder/agent-lifecycle/certs"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/webhook"
@@ -66,13 +70,26 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	}
 	coverage := webhook.NewCoverage(cluster.Live(), f.configuration, policies.Coverage(), metrics, log)
 	restartRules := webhook.NewRestartRules(versions, metrics, log)
+	core, err := clientcorev1.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	events := webhook.NewEvents(core, instance(), log)
+	circuitBreaker := breaker.New(breaker.Options{
+		ConfigMaps: core.ConfigMaps(f.namespace), Now: time.Now, Metrics: breaker.NewMetrics(registry), Logger: log,
+		Limits: func() breaker.Limits {
+			limits := policies.SelfDelete().Breaker
+			return breaker.Limits{Burst: int(limits.Burst), PerMinute: int(limits.PerMinute)}
+		},
+	})
 	policies.OnChange = func(covered []v1alpha1.Namespaces) {
 		cluster.Cover(covered)
 		coverage.Cover(covered)
 	}
 	server, err := webhook.NewServer(webhook.Options{
 		Admission: &webhook.Admission{
-			Policies: policies, Facts: cluster, RestartRules: restartRules, Metrics: metrics, Logger: log,
+			Policies: policies, Facts: cluster, Callers: cluster, RestartRules: restartRules, Breaker: circuitBreaker, Announcer: events,
+			Metrics: metrics, Logger: log,
 		},
 		GetCertificate: certificate.GetCertificate,
 		Gatherer:       registry,
@@ -93,7 +110,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	}
 	log.Info("Starting", "version", programVersion(), "policy", f.policy, "certs", f.certs)
 	return runUntil(ctx, func(ctx context.Context) error { return server.Run(ctx, admission, health) },
-		policies, certificate, cluster, coverage, restartRules)
+		policies, certificate, cluster, coverage, restartRules, events)
 }
 
 // runUntil runs main until ctx ends, and the components until main has returned. A component that fails stops it all.
@@ -151,4 +168,13 @@ func listen(f *flags) (admission, health net.Listener, err error) {
 		return nil, nil, errors.Join(fmt.Errorf("--health-listen: %w", err), admission.Close())
 	}
 	return admission, health, nil
+}
+
+// instance names this server in events: its Pod, or the machine that it runs on.
+func instance() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
 }
