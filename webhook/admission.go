@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -36,6 +35,9 @@ type Breaker interface {
 	// Take counts one deletion. It returns a *breaker.OpenError if there were too many, and any other error if that cannot
 	// be told.
 	Take(ctx context.Context) error
+
+	// Closed answers as Take does, and counts nothing.
+	Closed(ctx context.Context) error
 }
 
 // Announcer tells people that an agent was allowed to delete itself. It neither waits nor fails.
@@ -63,7 +65,7 @@ type FactSource interface {
 	Facts(ctx context.Context, r *policy.Request, needs policy.Needs, fresh bool) (*policy.Facts, error)
 }
 
-// CallerWatcher knows of changes.
+// CallerWatcher follows the Pod that a caller's token is bound to.
 type CallerWatcher interface {
 	// WatchCaller calls seen with the facts of every change of the caller's Pod after r.Facts, until seen returns true or
 	// ctx ends.
@@ -79,7 +81,7 @@ type RulesKeeper interface {
 	Observe(d *appsv1.Deployment, reinject func() []jsonpatch.Operation)
 }
 
-// Admission answers AdmissionReviews. All fields are required. It is safe for concurrent use.
+// Admission answers AdmissionReviews. All fields are required. It is safe for concurrent use, and must not be copied.
 type Admission struct {
 	Policies     PolicySource
 	Facts        FactSource
@@ -90,9 +92,13 @@ type Admission struct {
 	Metrics      *Metrics
 	Logger       *slog.Logger
 
-	// held is how many self-deletes wait for the kubelet's word.
-	held atomic.Int32
+	holds   holds
+	charged charged
 }
+
+// StopHolding answers the self-deletes that are held, and holds none from now on: the server is about to stop, and another
+// one can be asked.
+func (a *Admission) StopHolding() { a.holds.stop() }
 
 // Mutate appends to dst the answer of /mutate to body, an AdmissionReview in JSON. It never denies: all verdicts are
 // Validate's. An error means that there is no answer but HTTP's 400; dst is returned as it was.

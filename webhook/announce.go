@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
@@ -30,6 +32,10 @@ const (
 	eventTimeout = 5 * time.Second
 
 	eventComponent = "lifecycle-webhook"
+
+	// maxEventMessage and maxEventName are the API server's bounds, in bytes.
+	maxEventMessage = 1024
+	maxEventName    = 253
 
 	// eventReason is by which people look for these events.
 	eventReason = "SelfDeleted"
@@ -73,7 +79,8 @@ func (e *Events) Run(ctx context.Context) error {
 func (e *Events) write(ctx context.Context, event *corev1.Event) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), eventTimeout)
 	defer cancel()
-	if _, err := e.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{}); err != nil {
+	_, err := e.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
 		e.log.WarnContext(ctx, "An event could not be written", "namespace", event.Namespace,
 			"deployment", event.InvolvedObject.Name, "message", event.Message, "error", err)
 	}
@@ -82,14 +89,23 @@ func (e *Events) write(ctx context.Context, event *corev1.Event) {
 func newEvent(namespace string, proof *policy.SelfDelete, policyHash, instance string, now time.Time) *corev1.Event {
 	at := metav1.NewTime(now)
 	return &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: proof.Deployment + "."},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: eventName(proof)},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: "apps/v1", Kind: deploymentKind.Kind, Namespace: namespace, Name: proof.Deployment, UID: proof.DeploymentUID,
 		},
 		Type: corev1.EventTypeNormal, Reason: eventReason, Action: "Delete",
-		Message:        fmt.Sprintf("deletes itself because it was idle: %s; policy %s", describeProof(proof), policyHash),
+		Message: bounded(fmt.Sprintf("deletes itself because it was idle: %s; policy %s", describeProof(proof), policyHash),
+			maxEventMessage),
 		Source:         corev1.EventSource{Component: eventComponent},
 		FirstTimestamp: at, LastTimestamp: at, Count: 1, EventTime: metav1.NewMicroTime(now),
 		ReportingController: eventComponent, ReportingInstance: instance,
 	}
+}
+
+// eventName is the same for every server and every time that a Deployment's deletion is asked for, so that there is one
+// Event of it.
+func eventName(proof *policy.SelfDelete) string {
+	suffix := "." + string(proof.DeploymentUID)
+	name := proof.Deployment[:min(len(proof.Deployment), maxEventName-len(suffix))]
+	return strings.TrimRight(name, "-.") + suffix
 }

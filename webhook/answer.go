@@ -158,6 +158,7 @@ func notYet(v policy.Verdict) answer {
 	a := judged(v)
 	a.verdict = verdictNotYet
 	a.status = failure(http.StatusConflict, metav1.StatusReasonConflict, "not yet: "+v.Message())
+	a.status.Details = &statusDetails{RetryAfterSeconds: retryAfterSeconds}
 	return a
 }
 

@@ -35,6 +35,9 @@ func (l *lookup) caller(ctx context.Context, r *policy.Request) (*policy.Caller,
 	if err != nil {
 		return nil, err
 	}
+	if owner != nil && r.Old.Deployment != nil && owner.UID == r.Old.Meta.UID {
+		owner.Labels = r.Old.Meta.Labels // The request's copy is newer than memory's.
+	}
 	return &policy.Caller{Pod: pod, Owner: owner}, nil
 }
 
@@ -77,7 +80,7 @@ func (l *lookup) claimsOf(ctx context.Context, agent string) (map[string]policy.
 	return claims, nil
 }
 
-// WatchCaller implements FactSource.
+// WatchCaller implements CallerWatcher.
 func (c *Cluster) WatchCaller(ctx context.Context, r *policy.Request, seen func(*policy.Facts) bool) error {
 	if r.Facts == nil || r.Facts.Caller == nil || r.Facts.Caller.Pod == nil {
 		return nil

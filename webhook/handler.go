@@ -53,7 +53,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.turnAway(w, r)
 		return
 	}
-	defer release()
+	taken := &room{release: release, small: size < shareBytes}
+	defer taken.leave()
 	in, out := takeBuffer(), takeBuffer()
 	defer putBuffer(in)
 	if err := h.read(in, w, r); err != nil {
@@ -64,7 +65,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, code, err)
 		return
 	}
-	answer, err := h.answer(ctx, out.AvailableBuffer(), in.Bytes())
+	answer, err := h.answer(withRoom(ctx, taken), out.AvailableBuffer(), in.Bytes())
 	if err != nil {
 		h.refuse(w, http.StatusBadRequest, err)
 		return

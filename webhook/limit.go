@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,4 +51,36 @@ func (l *limiter) acquire(ctx context.Context, bytes int64) (release func(), err
 		return nil, context.Cause(waitCtx)
 	}
 	return func() { l.shares.Release(n) }, nil
+}
+
+// room is what a request has taken of a limiter.
+type room struct {
+	release func()
+	left    sync.Once
+
+	// small says that the request took no more than one share.
+	small bool
+}
+
+// leave gives the room back, once.
+func (r *room) leave() { r.left.Do(r.release) }
+
+type roomKey struct{}
+
+func withRoom(ctx context.Context, r *room) context.Context {
+	return context.WithValue(ctx, roomKey{}, r)
+}
+
+// leaveRoom gives back the room of the request that ctx belongs to, which is about to wait for something else than the
+// processor. It is false, and nothing is given back, if the request is too large to be kept outside the limiter's bounds.
+func leaveRoom(ctx context.Context) bool {
+	r, ok := ctx.Value(roomKey{}).(*room)
+	switch {
+	case !ok:
+		return true // It took none.
+	case !r.small:
+		return false
+	}
+	r.leave()
+	return true
 }

@@ -13,16 +13,6 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy"
 )
 
-const (
-	// maxHold is how long a self-delete waits for the kubelet to report the exit: longer than that usually takes, and well
-	// within the API server's patience.
-	maxHold = 2 * time.Second
-
-	// maxHeld is how many of them wait at a time. They take up half of DefaultMaxInFlight at most: agents that go must not
-	// keep others from being created.
-	maxHeld = 64
-)
-
 // deleteOptions reads the options of a DELETE; there need not be any.
 func (t *task) deleteOptions() (*metav1.DeleteOptions, error) {
 	options := &metav1.DeleteOptions{}
@@ -35,50 +25,39 @@ func (t *task) deleteOptions() (*metav1.DeleteOptions, error) {
 	return options, nil
 }
 
-// hold waits for what the kubelet will say of the caller's Pod, and judges by that. The sidecar knows of the exit within
-// milliseconds, the Pod's status within two seconds: waiting here costs one request, asking again and again would cost many.
-// Where too many wait already, the answer is the one that was there: not yet.
-func (a *Admission) hold(ctx context.Context, p Policy, r *policy.Request, verdict policy.Verdict) (policy.Verdict, error) {
-	defer a.held.Add(-1)
-	if a.held.Add(1) > maxHeld {
-		return verdict, nil
-	}
-	a.Metrics.held.Inc()
-	defer a.Metrics.held.Dec()
-	start := time.Now()
-	defer func() { a.Metrics.heldFor.Observe(time.Since(start).Seconds()) }()
-	ctx, cancel := context.WithTimeout(ctx, maxHold)
-	defer cancel()
-	err := a.Callers.WatchCaller(ctx, r, func(facts *policy.Facts) bool {
-		r.Facts = facts
-		verdict = p.Review(r)
-		return verdict.Wait() != policy.WaitForExit
-	})
-	if err != nil && ctx.Err() == nil {
-		return policy.Verdict{}, err
-	}
-	return verdict, nil // when time is up, as it stands
-}
-
 // answerSelfDelete answers an agent that asks to be deleted and is not refused for good.
-func (a *Admission) answerSelfDelete(ctx context.Context, t *task, verdict policy.Verdict) answer {
+func (a *Admission) answerSelfDelete(ctx context.Context, t *task, r *policy.Request, verdict policy.Verdict) answer {
 	if !verdict.Allowed() {
 		return notYet(verdict)
 	}
-	proof := verdict.SelfDelete
+	if !t.DryRun {
+		if err := a.passBreaker(ctx, t, r, verdict.SelfDelete); err != nil {
+			if open := new(breaker.OpenError); errors.As(err, &open) {
+				return breakerOpen(verdict, open)
+			}
+			return fault(faultBreaker, err)
+		}
+	}
 	result := judged(verdict)
-	result.proof = proof
-	if t.DryRun || !proof.Charge {
-		return result
+	result.proof = verdict.SelfDelete
+	return result
+}
+
+// passBreaker counts and announces a deletion of a Deployment, which takes all the rest along. A claim that is deleted by
+// itself counts for nothing, but waits like all others while the breaker is open.
+func (a *Admission) passBreaker(ctx context.Context, t *task, r *policy.Request, proof *policy.SelfDelete) error {
+	switch {
+	case r.Old.Claim != nil:
+		return a.Breaker.Closed(ctx)
+	case !proof.Charge, a.charged.recently(proof.DeploymentUID, time.Now()):
+		return nil
 	}
 	if err := a.Breaker.Take(ctx); err != nil {
-		if open := new(breaker.OpenError); errors.As(err, &open) {
-			return breakerOpen(verdict, open)
-		}
-		return fault(faultBreaker, err)
+		return err
 	}
+	a.charged.remember(proof.DeploymentUID, time.Now())
 	a.Announcer.SelfDelete(ctx, t.Namespace, proof, t.policy.Hash)
-	return result
+	return nil
 }
 
 // countSelfDelete counts the answers to agents that want to delete something.

@@ -121,6 +121,7 @@ func (s *Server) Run(ctx context.Context, admission, health net.Listener) error 
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
+	s.options.Admission.StopHolding()
 	s.log.Info("Stopping: unready, and serving on until traffic has moved", "drainDelay", s.options.DrainDelay)
 	select {
 	case err := <-failed:

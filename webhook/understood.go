@@ -18,7 +18,7 @@ type entry struct {
 var (
 	createUpdate = []admissionv1.Operation{admissionv1.Create, admissionv1.Update}
 	update       = []admissionv1.Operation{admissionv1.Update}
-	andDelete    = []admissionv1.Operation{admissionv1.Create, admissionv1.Update, admissionv1.Delete}
+	all          = []admissionv1.Operation{admissionv1.Create, admissionv1.Update, admissionv1.Delete}
 
 	scale = schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
 )
@@ -30,7 +30,7 @@ var (
 		{"apps", "v1", "deployments", "", kind("apps", "Deployment"), createUpdate},
 	}
 	validates = []entry{
-		{"apps", "v1", "deployments", "", kind("apps", "Deployment"), andDelete},
+		{"apps", "v1", "deployments", "", deploymentKind, all},
 		{"apps", "v1", "replicasets", "", kind("apps", "ReplicaSet"), createUpdate},
 		{"apps", "v1", "statefulsets", "", kind("apps", "StatefulSet"), createUpdate},
 		{"apps", "v1", "daemonsets", "", kind("apps", "DaemonSet"), createUpdate},
@@ -39,11 +39,11 @@ var (
 		{"apps", "v1", "statefulsets", "scale", scale, update},
 		{"batch", "v1", "jobs", "", kind("batch", "Job"), createUpdate},
 		{"batch", "v1", "cronjobs", "", kind("batch", "CronJob"), createUpdate},
-		{"", "v1", "pods", "", kind("", "Pod"), createUpdate},
+		{"", "v1", "pods", "", podKind, all},
 		{"", "v1", "pods", "ephemeralcontainers", kind("", "Pod"), update},
 		{"", "v1", "pods", "resize", kind("", "Pod"), update},
-		{"", "v1", "persistentvolumeclaims", "", claimKind, andDelete},
-		{"", "v1", "services", "", kind("", "Service"), andDelete},
+		{"", "v1", "persistentvolumeclaims", "", claimKind, all},
+		{"", "v1", "services", "", kind("", "Service"), all},
 		{"", "v1", "replicationcontrollers", "", kind("", "ReplicationController"), createUpdate},
 		{"", "v1", "replicationcontrollers", "scale", scale, update},
 	}

@@ -43,7 +43,7 @@ func (a *Admission) validate(ctx context.Context, t *task) answer {
 		a.observeRestartRules(t, r)
 	}
 	if verdict.SelfDelete != nil || verdict.Wait() != policy.WaitForNothing {
-		return a.answerSelfDelete(ctx, t, verdict)
+		return a.answerSelfDelete(ctx, t, r, verdict)
 	}
 	return judged(verdict)
 }

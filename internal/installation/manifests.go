@@ -22,6 +22,7 @@ var installed = []string{
 	"namespaces.yaml",
 	"service-accounts.yaml",
 	"rbac.yaml",
+	"breaker.yaml",
 	"self-delete-policy.yaml",
 	"mutating-webhook.yaml",
 	"validating-webhook.yaml",
