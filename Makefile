@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE_PREFIX ?= ghcr.io/dexorder
-IMAGES := lifecycle-webhook
+IMAGES := lifecycle-webhook lifecycle-sidecar
 GOARCH ?= $(shell go env GOARCH)
 
 # go is told of nothing by a workspace file above this checkout.

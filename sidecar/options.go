@@ -1,0 +1,111 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// ExitStatus says where the sidecar learns from how a process ended.
+type ExitStatus string
+
+// The values of ExitStatus.
+const (
+	// FromPidfd asks the kernel, which needs Linux 6.15.
+	FromPidfd ExitStatus = "pidfd"
+
+	// FromFile believes lifecycle.ExitCodeFile once the process has ended.
+	FromFile ExitStatus = "file"
+
+	// Auto is FromPidfd where the kernel can tell, else FromFile.
+	Auto ExitStatus = "auto"
+)
+
+// ParseExitStatus reads an ExitStatus.
+func ParseExitStatus(s string) (ExitStatus, error) {
+	if e := ExitStatus(s); slices.Contains([]ExitStatus{FromPidfd, FromFile, Auto}, e) {
+		return e, nil
+	}
+	return "", fmt.Errorf("%q is not one of %s, %s, %s", s, Auto, FromPidfd, FromFile)
+}
+
+// Options of a sidecar.
+type Options struct {
+	// Namespace and Deployment are the agent's. Required.
+	Namespace, Deployment string
+
+	// Server is how the API server is reached. Required.
+	Server Server
+
+	// ProcDir is where the processes of the Pod are seen. Default: /proc.
+	ProcDir string
+
+	// ExitCodeFile is lifecycle.ExitCodeFile unless said otherwise.
+	ExitCodeFile string
+
+	// ExitStatus: default Auto.
+	ExitStatus ExitStatus
+
+	// MainPID is a process to watch beside those that are found. Zero: none.
+	MainPID int
+
+	// DryRun asks for deletions that are judged and not carried out.
+	DryRun bool
+
+	// Once ends Run with the first decision: a deletion that was accepted, or an error that says why not.
+	Once bool
+
+	// Logger gets everything that happens. Required.
+	Logger *slog.Logger
+}
+
+func (o *Options) complete() error {
+	switch {
+	case o.Namespace == "":
+		return errors.New("namespace: is not set; in a Pod it comes as " + lifecycle.EnvNamespace)
+	case o.Deployment == "":
+		return errors.New("deployment: is not set; in a Pod it comes as " + lifecycle.EnvDeploymentName)
+	case strings.ContainsAny(o.Namespace+o.Deployment, "/?#% "):
+		return fmt.Errorf("namespace %q, deployment %q: these are no names of objects", o.Namespace, o.Deployment)
+	}
+	if o.ProcDir == "" {
+		o.ProcDir = "/proc"
+	}
+	if o.ExitCodeFile == "" {
+		o.ExitCodeFile = lifecycle.ExitCodeFile
+	}
+	if o.ExitStatus == "" {
+		o.ExitStatus = Auto
+	}
+	return nil
+}
+
+// How the sidecar looks for processes and asks the server.
+const (
+	// rescanMin and rescanMax bound how often it looks for the agent while there is none: right after a start, or between a
+	// crash and the kubelet's restart. An agent is found well before it can have been idle for a minute.
+	rescanMin = 50 * time.Millisecond
+	rescanMax = 5 * time.Second
+
+	// rescanIdle is how often it looks while the agent runs, for what came beside it.
+	rescanIdle = 45 * time.Second
+
+	// lateStart is how old a Pod is whose sidecar, if it finds no agent, was itself started again: the agent may have ended
+	// meanwhile.
+	lateStart = 30 * time.Second
+
+	// backoffMin and backoffMax bound the pause between two requests.
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 5 * time.Second
+
+	// maxRetryAfter bounds what a server can ask for.
+	maxRetryAfter = time.Minute
+
+	// proofPatience is how long a server may answer "not yet" before the exit counts as not proven.
+	proofPatience = 2 * time.Minute
+)

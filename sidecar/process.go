@@ -1,0 +1,132 @@
+package sidecar
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pausePID is the process that holds a Pod's shared PID namespace.
+const pausePID = 1
+
+// process is one that was started from outside the Pod: the main one of a container, or an exec session.
+type process struct {
+	pid int
+
+	// start is when it was started, in clock ticks since boot. With the PID it tells it from a successor.
+	start uint64
+}
+
+// processTable reads /proc.
+type processTable struct {
+	dir string
+
+	// own is the cgroup of the sidecar itself, pause that of the Pod's sandbox.
+	own, pause string
+}
+
+var errNotShared = errors.New("the sidecar is process 1: the Pod does not share its process namespace; set spec.shareProcessNamespace")
+
+func newProcessTable(dir string) (*processTable, error) {
+	if os.Getpid() == pausePID {
+		return nil, errNotShared
+	}
+	t := &processTable{dir: dir}
+	var err error
+	if t.own, err = t.cgroup("self"); err != nil {
+		return nil, err
+	}
+	// Unreadable where the runtime hides it; then nothing is taken for the sandbox but process 1 itself.
+	t.pause, _ = t.cgroup(strconv.Itoa(pausePID))
+	return t, nil
+}
+
+// mains returns the processes without a parent in the Pod, but the sandbox's and the sidecar's own. Processes that end
+// meanwhile are left out.
+func (t *processTable) mains() ([]process, error) {
+	entries, err := os.ReadDir(t.dir)
+	if err != nil {
+		return nil, fmt.Errorf("look for processes: %w", err)
+	}
+	var found []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == pausePID || pid == os.Getpid() {
+			continue
+		}
+		s, err := t.stat(e.Name())
+		if err != nil || s.parent != 0 || s.zombie {
+			continue
+		}
+		cgroup, err := t.cgroup(e.Name())
+		if err != nil || cgroup == t.own || cgroup == t.pause {
+			continue
+		}
+		found = append(found, process{pid, s.start})
+	}
+	return found, nil
+}
+
+type stat struct {
+	parent int
+	start  uint64
+	zombie bool
+}
+
+// stat reads the few fields that are needed. The name in parentheses may hold anything, so they are counted from its end.
+func (t *processTable) stat(pid string) (stat, error) {
+	data, err := os.ReadFile(filepath.Join(t.dir, pid, "stat"))
+	if err != nil {
+		return stat{}, err
+	}
+	i := bytes.LastIndexByte(data, ')')
+	fields := bytes.Fields(data[i+1:])
+	const state, parent, start = 0, 1, 19
+	if i < 0 || len(fields) <= start {
+		return stat{}, fmt.Errorf("%s/stat: %d fields", pid, len(fields))
+	}
+	ppid, err1 := strconv.Atoi(string(fields[parent]))
+	ticks, err2 := strconv.ParseUint(string(fields[start]), 10, 64)
+	return stat{ppid, ticks, fields[state][0] == 'Z' || fields[state][0] == 'X'}, errors.Join(err1, err2)
+}
+
+// cgroup is where a process belongs, as seen from here: by the unified hierarchy, or all lines of the older ones.
+func (t *processTable) cgroup(pid string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(t.dir, pid, "cgroup"))
+	if err != nil {
+		return "", err
+	}
+	lines := slices.Collect(strings.Lines(string(data)))
+	if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "0::") }); i >= 0 && len(lines) == 1 {
+		return lines[i], nil
+	}
+	return string(data), nil
+}
+
+// age is how long the Pod's sandbox has been there.
+func (t *processTable) age() (time.Duration, error) {
+	s, err := t.stat(strconv.Itoa(pausePID))
+	if err != nil {
+		return 0, err
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, err
+	}
+	const ticksPerSecond = 100 // USER_HZ, part of the kernel's interface
+	return time.Duration(now.Nano()) - time.Duration(s.start)*(time.Second/ticksPerSecond), nil
+}
+
+// isGone says whether an error means that a process is not there any more.
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+}
