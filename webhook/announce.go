@@ -20,6 +20,7 @@ import (
 type Events struct {
 	client   clientcorev1.EventsGetter
 	instance string
+	metrics  *Metrics
 	log      *slog.Logger
 	queue    chan *corev1.Event
 }
@@ -42,8 +43,10 @@ const (
 )
 
 // NewEvents returns an Events that writes once Run is called. instance names this server.
-func NewEvents(client clientcorev1.EventsGetter, instance string, log *slog.Logger) *Events {
-	return &Events{client: client, instance: instance, log: log, queue: make(chan *corev1.Event, maxEvents)}
+func NewEvents(client clientcorev1.EventsGetter, instance string, metrics *Metrics, log *slog.Logger) *Events {
+	return &Events{
+		client: client, instance: instance, metrics: metrics, log: log, queue: make(chan *corev1.Event, maxEvents),
+	}
 }
 
 // SelfDelete implements Announcer. What does not fit into the queue is logged instead.
@@ -52,6 +55,7 @@ func (e *Events) SelfDelete(ctx context.Context, namespace string, proof *policy
 	select {
 	case e.queue <- event:
 	default:
+		e.metrics.eventsLost.Inc()
 		e.log.WarnContext(ctx, "Too many events wait to be written; this one is dropped", "namespace", namespace,
 			"deployment", proof.Deployment, "message", event.Message)
 	}
@@ -81,6 +85,7 @@ func (e *Events) write(ctx context.Context, event *corev1.Event) {
 	defer cancel()
 	_, err := e.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
+		e.metrics.eventsLost.Inc()
 		e.log.WarnContext(ctx, "An event could not be written", "namespace", event.Namespace,
 			"deployment", event.InvolvedObject.Name, "message", event.Message, "error", err)
 	}

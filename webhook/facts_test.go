@@ -35,10 +35,16 @@ type inCluster struct {
 	daemonSet  *appsv1.DaemonSet
 }
 
-func TestFacts(t *testing.T) {
-	cp := controlplane.StartForTest(t, controlplane.Options{})
+// TestOnAPIServer shares one API server among the tests that need a real one.
+func TestOnAPIServer(t *testing.T) {
+	cp := controlplane.StartForTest(t, controlplane.Options{WithoutServiceAccountAdmission: true})
 	c := &inCluster{api: kubernetes.NewForConfigOrDie(cp.Config)}
 	c.fill(t)
+	t.Run("facts", func(t *testing.T) { c.testFacts(t, cp) })
+	t.Run("events", func(t *testing.T) { testEvents(t, c.api.CoreV1()) })
+}
+
+func (c *inCluster) testFacts(t *testing.T, cp *controlplane.ControlPlane) {
 	// By name every namespace is watched by itself, with a prefix there is one watch over all.
 	for name, coverage := range map[string][]v1alpha1.Namespaces{
 		"named":    {{Names: []string{covered, "more"}}},
@@ -47,6 +53,7 @@ func TestFacts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cluster, err := NewCluster(cp.Config, coverage, slog.New(slog.DiscardHandler))
 			must(t, err)
+			t.Run("deletion before memory is filled", func(t *testing.T) { c.testDeletion(t, cluster, false) })
 			t.Run("owners before memory is filled", func(t *testing.T) { c.testOwners(t, cluster, false) })
 			if _, err := claims(cluster, "Pod", false, "none"); err == nil || cluster.Ready() == nil {
 				t.Error("which Deployments mount a claim cannot be known yet, and is")
@@ -58,6 +65,9 @@ func TestFacts(t *testing.T) {
 			t.Run("owners", func(t *testing.T) { c.testOwners(t, cluster, false) })
 			t.Run("fresh owners", func(t *testing.T) { c.testOwners(t, cluster, true) })
 			t.Run("claims", func(t *testing.T) { c.testClaims(t, cluster) })
+			t.Run("deletion", func(t *testing.T) { c.testDeletion(t, cluster, false) })
+			t.Run("deletion, fresh", func(t *testing.T) { c.testDeletion(t, cluster, true) })
+			t.Run("watch", func(t *testing.T) { c.testWatch(t, cluster) })
 			t.Run("another scope", func(t *testing.T) { testRescope(t, cluster) })
 			cancel()
 			must(t, <-done)
@@ -99,10 +109,10 @@ func (c *inCluster) testOwners(t *testing.T, cluster *Cluster, fresh bool) {
 				facts.Owner.Sidecar = &corev1.Container{Name: facts.Owner.Sidecar.Name, Image: facts.Owner.Sidecar.Image}
 			}
 			if facts.Owner != nil {
-				if facts.Owner.Created.IsZero() {
-					t.Error("the time of the owner's creation is missing")
+				if facts.Owner.Created.IsZero() || facts.Owner.UID == "" {
+					t.Errorf("the owner's creation %s or UID %q is missing", facts.Owner.Created, facts.Owner.UID)
 				}
-				facts.Owner.Created = metav1.Time{} // the API server's to choose
+				facts.Owner.Created, facts.Owner.UID = metav1.Time{}, "" // the API server's to choose
 			}
 			if diff := cmp.Diff(tt.want, facts.Owner); diff != "" {
 				t.Errorf("owner (-want +got):\n%s", diff)

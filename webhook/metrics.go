@@ -24,6 +24,7 @@ type Metrics struct {
 	selfDeletes    *prometheus.CounterVec
 	held           prometheus.Gauge
 	heldFor        prometheus.Histogram
+	eventsLost     prometheus.Counter
 }
 
 // NewMetrics registers the server's metrics, and those of the process, with a registry of its own.
@@ -81,6 +82,9 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		Help:    "How long self-deletes waited for the kubelet's word.",
 		Buckets: []float64{.05, .1, .25, .5, .75, 1, 1.5, 2},
 	})
+	m.eventsLost = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "agent_lifecycle_self_delete_events_lost_total", Help: "Events of self-deletes that could not be written. The audit log has the proof.",
+	})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "agent_lifecycle_build_info", Help: "1, with the program's version.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
@@ -91,7 +95,7 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		m.faults.WithLabelValues(string(reason))
 	}
 	registry.MustRegister(m.decisions, m.duration, m.inFlight, m.faults, m.refused, m.reloads, m.lastReload, m.policyInfo,
-		m.coverage, m.restartRuleSet, build, m.selfDeletes, m.held, m.heldFor,
+		m.coverage, m.restartRuleSet, build, m.selfDeletes, m.held, m.heldFor, m.eventsLost,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

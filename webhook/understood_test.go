@@ -23,8 +23,8 @@ func TestNotUnderstood(t *testing.T) {
 		{"subresource", func(r *admissionv1.AdmissionRequest) { r.SubResource = "status" }, `subresource "status"`},
 		{"kind", func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = "Pod" }, `it should be "apps/v1, Kind=Deployment"`},
 		{"kind's version", func(r *admissionv1.AdmissionRequest) { r.Kind.Version = "v1beta1" }, `it should be`},
-		{"operation", func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Delete }, `known are [CREATE UPDATE]`},
-		{"no operation", func(r *admissionv1.AdmissionRequest) { r.Operation = "" }, `known are [CREATE UPDATE]`},
+		{"operation", func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Connect }, `known are [CREATE UPDATE`},
+		{"no operation", func(r *admissionv1.AdmissionRequest) { r.Operation = "" }, `known are [CREATE UPDATE`},
 		{"no namespace", func(r *admissionv1.AdmissionRequest) { r.Namespace = "" }, "no namespace"},
 	}
 	a, _ := newTestAdmission(&fakePolicy{})

@@ -74,7 +74,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
-	events := webhook.NewEvents(core, instance(), log)
+	events := webhook.NewEvents(core, instance(), metrics, log)
 	circuitBreaker := breaker.New(breaker.Options{
 		ConfigMaps: core.ConfigMaps(f.namespace), Now: time.Now, Metrics: breaker.NewMetrics(registry), Logger: log,
 		Limits: func() breaker.Limits {
