@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dexorder/agent-lifecycle/idle"
+	"github.com/dexorder/agent-lifecycle/idle/supervisor"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// envRunDir replaces lifecycle.RunDir, for agents outside a Pod.
+const envRunDir = "LIFECYCLE_RUN_DIR"
+
+func defaultRunDir() string {
+	if dir := os.Getenv(envRunDir); dir != "" {
+		return dir
+	}
+	return lifecycle.RunDir
+}
+
+func socket(runDir string) string { return filepath.Join(runDir, filepath.Base(lifecycle.SocketFile)) }
+
+// execute runs an agent. Nothing but a mistake in how it was called keeps the agent from running.
+func execute(args []string, stdout io.Writer) (int, error) {
+	var runDir, listen string
+	hold := supervisor.DefaultHold
+	set := flagSet("exec", &runDir)
+	set.StringVar(&listen, "listen", "", fmt.Sprintf("serve status, metrics, events, activity and snooze there as well, for the gateway, such as :%d",
+		lifecycle.ManagerPort))
+	set.DurationVar(&hold, "hold", hold, "how long to wait for the Pod's deletion if an earlier run in it ended with 42")
+	words, command, err := parse(set, args, stdout)
+	if err != nil {
+		return 0, err
+	}
+	if len(command) == 0 || len(words) > 0 {
+		return 0, usagef("exec: accepted is exec [flags] -- COMMAND...")
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("component", "lifecycle-manager")
+	config, err := idle.FromEnv(os.Getenv)
+	if err != nil {
+		// An agent that cannot be told when to stop does not stop.
+		config.Enabled = false
+		log.Error("The environment is not understood: idle shutdown is off", "error", err)
+	}
+	manager := idle.New(config)
+	serve(manager, runDir, listen, log)
+	exitCode := filepath.Join(runDir, filepath.Base(lifecycle.ExitCodeFile))
+	if _, err := os.Stat(runDir); err != nil {
+		log.Warn("There is no run directory: the agent runs without a socket, and its exit code is its own", "error", err)
+		exitCode = ""
+	}
+	return supervisor.Run(supervisor.Options{
+		Command: command, Manager: manager, Config: config, ExitCodeFile: exitCode, Hold: hold, Logger: log,
+	}), nil
+}
+
+// serve serves the API as long as the process lives. Where it cannot, the agent runs all the same.
+func serve(manager *idle.Manager, runDir, listen string, log *slog.Logger) {
+	path := socket(runDir)
+	if listener, err := listenUnix(path); err != nil {
+		log.Warn("The socket cannot be served", "socket", path, "error", err)
+	} else {
+		go serveOn(listener, idle.Handler(manager), log)
+	}
+	if listen == "" {
+		return
+	}
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		log.Warn("The network cannot be served", "listen", listen, "error", err)
+		return
+	}
+	go serveOn(listener, idle.PublicHandler(manager), log)
+}
+
+func serveOn(listener net.Listener, handler http.Handler, log *slog.Logger) {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
+	if err := server.Serve(listener); err != nil {
+		log.Warn("Serving has ended", "address", listener.Addr().String(), "error", err)
+	}
+}
+
+// listenUnix takes the place of a socket that a predecessor has left. Processes of the agent may run as other users, so all
+// may connect: whoever gets here is in the agent's container.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return listener, os.Chmod(path, 0o666)
+}
