@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,6 +39,8 @@ func testMatchConditions(t *testing.T, cp *controlplane.ControlPlane) {
 	r := newRecorder(t)
 	r.register(t, client, render(t, "overlays/dev"))
 
+	prepareDeletions(t, client)
+	r.take()
 	run := func(name string, client kubernetes.Interface, steps []step) {
 		t.Run(name, func(t *testing.T) {
 			for _, s := range steps {
@@ -54,6 +57,18 @@ func testMatchConditions(t *testing.T, cp *controlplane.ControlPlane) {
 	run("deployment", client, deploymentSteps())
 	run("pod", client, podSteps())
 	run("other kinds", client, kindSteps())
+	run("claim", client, claimSteps())
+	run("Service", client, serviceSteps("a-person", nothing))
+	run("deletions by a person", client, deletionSteps(true, nothing, nothing, nothing))
+	reaper := impersonate(cp, controlplane.ServiceAccount("dexorder-system", "lifecycle-reaper"))
+	run("deletions by the reaper", reaper, deletionSteps(true, nothing, nothing, nothing))
+	collection := []string{"validate DELETE deployments", "validate DELETE deployments"}
+	named := []string{"validate DELETE deployments", "validate DELETE persistentvolumeclaims"}
+	agent := impersonate(cp, boundTo(controlplane.ServiceAccount("agent-ceo", "ceo"), "one-6d4b75cb6d-x2v9q"))
+	run("deletions by an agent", agent, deletionSteps(false, nil, named, nothing))
+	gateway := impersonate(cp, controlplane.ServiceAccount("dexorder-system", "gateway"))
+	run("deletions by the gateway", gateway, deletionSteps(true, collection, named, []string{"validate DELETE pods", "validate DELETE services"}))
+	run("Service by the gateway", gateway, serviceSteps("the-gateway", []string{"validate CREATE services", "validate UPDATE services"}))
 
 	owned := newDeployment("owned")
 	owned.OwnerReferences = newOwners()
@@ -239,15 +254,119 @@ func kindSteps() []step {
 			_, err := c.BatchV1().CronJobs(namespace).Create(ctx, newCronJob(name), create)
 			return err
 		}, []string{"validate CREATE cronjobs"}},
-		{"claim", func(ctx context.Context, c kubernetes.Interface) error {
-			_, err := c.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, newClaim(name, nil), create)
-			return err
-		}, nothing},
 		{"lease", func(ctx context.Context, c kubernetes.Interface) error {
 			lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}
 			_, err := c.CoordinationV1().Leases(namespace).Create(ctx, lease, create)
 			return err
 		}, nothing},
+	}
+}
+
+// claimSteps are what is done to a claim, by people and by the cluster's own controllers.
+func claimSteps() []step {
+	const namespace, name = "agent-ceo", "conditions"
+	judged := []string{"validate UPDATE persistentvolumeclaims"}
+	update := func(what string, change func(*corev1.PersistentVolumeClaim), want []string) step {
+		return step{what, func(ctx context.Context, c kubernetes.Interface) error {
+			claims := c.CoreV1().PersistentVolumeClaims(namespace)
+			claim, err := claims.Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			change(claim)
+			_, err = claims.Update(ctx, claim, metav1.UpdateOptions{})
+			return err
+		}, want}
+	}
+	finalizers := func(finalizers ...string) func(*corev1.PersistentVolumeClaim) {
+		return func(c *corev1.PersistentVolumeClaim) { c.Finalizers = finalizers }
+	}
+	return []step{
+		{"create", func(ctx context.Context, c kubernetes.Interface) error {
+			_, err := c.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, newClaim(name, nil), metav1.CreateOptions{})
+			return err
+		}, []string{"validate CREATE persistentvolumeclaims"}},
+		update("volume bound", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.VolumeName = "pv"
+			metav1.SetMetaDataAnnotation(&c.ObjectMeta, "pv.kubernetes.io/bind-completed", "yes")
+		}, nothing),
+		{"status", func(ctx context.Context, c kubernetes.Interface) error {
+			claim, err := c.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			claim.Status.Phase = corev1.ClaimBound
+			_, err = c.CoreV1().PersistentVolumeClaims(namespace).UpdateStatus(ctx, claim, metav1.UpdateOptions{})
+			return err
+		}, nothing},
+		update("protection removed", finalizers(), nothing),
+		update("protected", finalizers("kubernetes.io/pvc-protection"), nothing),
+		update("finalizer added", finalizers("kubernetes.io/pvc-protection", "example.com/one"), judged),
+		update("finalizers removed", finalizers(), nothing),
+		update("user type", func(c *corev1.PersistentVolumeClaim) {
+			metav1.SetMetaDataLabel(&c.ObjectMeta, lifecycle.LabelUserType, "paid")
+		}, judged),
+		update("deployment label", func(c *corev1.PersistentVolumeClaim) {
+			metav1.SetMetaDataLabel(&c.ObjectMeta, lifecycle.LabelDeployment, "other")
+		}, judged),
+		update("owner added", func(c *corev1.PersistentVolumeClaim) { c.OwnerReferences = newOwners() }, judged),
+		update("owner removed", func(c *corev1.PersistentVolumeClaim) { c.OwnerReferences = nil }, judged),
+	}
+}
+
+// serviceSteps make a Service, give it an owner, and change what nobody judges.
+func serviceSteps(name string, want []string) []step {
+	return []step{{"Service", func(ctx context.Context, c kubernetes.Interface) error {
+		services := c.CoreV1().Services("agent-ceo")
+		service, err := services.Create(ctx, newService(name), metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		service.OwnerReferences = newOwners()
+		if service, err = services.Update(ctx, service, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+		service.Spec.Ports[0].Port++
+		_, err = services.Update(ctx, service, metav1.UpdateOptions{})
+		return err
+	}, want}}
+}
+
+// deletionSteps delete, in dry runs so that all find everything in place. Agents may not delete collections: what stands
+// in for the webhook then refuses before it is called.
+func deletionSteps(mayCollect bool, collection, named, others []string) []step {
+	const namespace = "agent-ceo"
+	options := metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}
+	steps := []step{
+		{"Deployment and claim", func(ctx context.Context, c kubernetes.Interface) error {
+			return errors.Join(c.AppsV1().Deployments(namespace).Delete(ctx, "one", options),
+				c.CoreV1().PersistentVolumeClaims(namespace).Delete(ctx, "one", options))
+		}, named},
+		{"Pod and Service", func(ctx context.Context, c kubernetes.Interface) error {
+			return errors.Join(c.CoreV1().Pods(namespace).Delete(ctx, "one", options),
+				c.CoreV1().Services(namespace).Delete(ctx, "one", options))
+		}, others},
+	}
+	if !mayCollect {
+		return steps
+	}
+	return append(steps, step{"two Deployments at once", func(ctx context.Context, c kubernetes.Interface) error {
+		return c.AppsV1().Deployments(namespace).DeleteCollection(ctx, options, metav1.ListOptions{})
+	}, collection})
+}
+
+// prepareDeletions creates what deletionSteps delete.
+func prepareDeletions(t *testing.T, c kubernetes.Interface) {
+	t.Helper()
+	const namespace = "agent-ceo"
+	ctx, create := t.Context(), metav1.CreateOptions{}
+	_, one := c.AppsV1().Deployments(namespace).Create(ctx, newDeployment("one"), create)
+	_, two := c.AppsV1().Deployments(namespace).Create(ctx, newDeployment("two"), create)
+	_, claim := c.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, newClaim("one", map[string]string{lifecycle.LabelDeployment: "one"}), create)
+	_, pod := c.CoreV1().Pods(namespace).Create(ctx, newPod("one"), create)
+	_, service := c.CoreV1().Services(namespace).Create(ctx, newService("one"), create)
+	if err := errors.Join(one, two, claim, pod, service); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -114,6 +114,13 @@ func newClaim(name string, labels map[string]string) *corev1.PersistentVolumeCla
 	}
 }
 
+func newService(name string) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Port: 80}}},
+	}
+}
+
 func readFile(t *testing.T, path string) []*unstructured.Unstructured {
 	t.Helper()
 	content, err := os.ReadFile(path)

@@ -10,9 +10,13 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
+// What an agent's sidecar may do, in full.
+var rightsOfAgents = []string{"dexorder-agents: delete apps/deployments"}
+
 // What the server may do, in full. A right more is a decision to take here.
 var (
 	rightsToFacts = []string{
+		"cluster: create events",
 		"cluster: get apps/daemonsets",
 		"cluster: get apps/deployments",
 		"cluster: get apps/replicasets",
@@ -20,6 +24,7 @@ var (
 		"cluster: get batch/cronjobs",
 		"cluster: get batch/jobs",
 		"cluster: get persistentvolumeclaims",
+		"cluster: get pods",
 		"cluster: get replicationcontrollers",
 		"cluster: list apps/deployments",
 		"cluster: list apps/replicasets",
@@ -29,6 +34,11 @@ var (
 		"cluster: watch apps/replicasets",
 		"cluster: watch batch/jobs",
 		"cluster: watch persistentvolumeclaims",
+		"cluster: watch pods",
+	}
+	rightsToBreaker = []string{
+		"dexorder-system: get configmaps named lifecycle-breaker",
+		"dexorder-system: update configmaps named lifecycle-breaker",
 	}
 	rightsToReadRegistrations = []string{
 		"cluster: get admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
@@ -51,7 +61,7 @@ var (
 
 func TestRights(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
-		want := slices.Concat(rightsToFacts, rightsToReadRegistrations)
+		want := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReadRegistrations)
 		if in.name != withCertManager {
 			want = append(want, rightsToKeepCertificates...)
 		}
@@ -71,7 +81,8 @@ func TestRights(t *testing.T) {
 		}
 
 		server := "ServiceAccount dexorder-system/" + in.deployment.Spec.Template.Spec.ServiceAccountName
-		if diff := cmp.Diff(map[string][]string{server: want}, got); diff != "" {
+		all := map[string][]string{server: want, "ServiceAccount dexorder-agents/agent-lifecycle": rightsOfAgents}
+		if diff := cmp.Diff(all, got); diff != "" {
 			t.Errorf("rights by subject (-want +got):\n%s", diff)
 		}
 	})

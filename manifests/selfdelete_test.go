@@ -31,6 +31,7 @@ func testSelfDelete(t *testing.T, cp *controlplane.ControlPlane) {
 		return deleteOne(ctx, probe, "deployments", "dexorder-agents", "self") != nil
 	})
 
+	testOrphaning(t, impersonate(cp, bound))
 	for _, test := range []struct {
 		name      string
 		as        rest.ImpersonationConfig
@@ -58,6 +59,10 @@ func testSelfDelete(t *testing.T, cp *controlplane.ControlPlane) {
 			"agents delete only what is their own"},
 		{"other agents' namespace", boundTo(role, "neighbour-6d4b75cb6d-x2v9q"), "deployments", "dexorder-agents", "self",
 			"agents delete only what is their own"},
+		{"other agents' namespace, with a fitting name", boundTo(role, "self-6d4b75cb6d-x2v9q"), "deployments", "dexorder-agents", "self",
+			"agents delete nothing in another namespace"},
+		{"with a finalizer that orphans", boundTo(user, "orphaning-6d4b75cb6d-x2v9q"), "deployments", "dexorder-agents", "orphaning",
+			"agents leave nothing behind"},
 		{"unbound token", user, "deployments", "dexorder-agents", "self",
 			"agents delete only with a service account token that is bound to a Pod"},
 		{"two Pods in the token", boundTo(user, "self-6d4b75cb6d-x2v9q", "neighbour-6d4b75cb6d-x2v9q"), "deployments",
@@ -92,13 +97,47 @@ func testSelfDelete(t *testing.T, cp *controlplane.ControlPlane) {
 	}
 }
 
+// testOrphaning asks for what would leave ReplicaSets behind, in all forms that there are.
+func testOrphaning(t *testing.T, client kubernetes.Interface) {
+	orphan, background := metav1.DeletePropagationOrphan, metav1.DeletePropagationBackground
+	for name, test := range map[string]struct {
+		options metav1.DeleteOptions
+		refused bool
+	}{
+		"Orphan": {metav1.DeleteOptions{PropagationPolicy: &orphan}, true},
+		//nolint:staticcheck // Deprecated, and still obeyed by the API server.
+		"orphanDependents": {metav1.DeleteOptions{OrphanDependents: new(true)}, true},
+		"Background":       {metav1.DeleteOptions{PropagationPolicy: &background}, false},
+		"none":             {metav1.DeleteOptions{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.options.DryRun = []string{metav1.DryRunAll}
+			err := client.AppsV1().Deployments("dexorder-agents").Delete(t.Context(), "self", test.options)
+			if refused := err != nil && strings.Contains(err.Error(), "agents leave nothing behind"); refused != test.refused ||
+				err != nil && !refused {
+				t.Errorf("got %v, want it refused: %v", err, test.refused)
+			}
+		})
+	}
+	// Without a body there are no options to look at.
+	err := client.AppsV1().RESTClient().Delete().Namespace("dexorder-agents").Resource("deployments").Name("self").
+		Param("dryRun", metav1.DryRunAll).Do(t.Context()).Error()
+	if err != nil {
+		t.Errorf("without options: %v", err)
+	}
+}
+
 func prepareSelfDelete(t *testing.T, client kubernetes.Interface, namespace string) {
 	t.Helper()
 	if namespace != "dexorder-agents" {
 		createNamespace(t, client, namespace)
 	}
-	for _, name := range []string{"self", "neighbour", longest} {
-		_, err := client.AppsV1().Deployments(namespace).Create(t.Context(), newDeployment(name), metav1.CreateOptions{})
+	for _, name := range []string{"self", "neighbour", "orphaning", longest} {
+		d := newDeployment(name)
+		if name == "orphaning" {
+			d.Finalizers = []string{metav1.FinalizerOrphanDependents}
+		}
+		_, err := client.AppsV1().Deployments(namespace).Create(t.Context(), d, metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
