@@ -68,9 +68,9 @@ bench: $(BENCHSTAT) ## Measure, side by side with what else one could use.
 	@assets=$$(tools/assets) && KUBEBUILDER_ASSETS="$$assets" BENCHSTAT="$$PWD/$(BENCHSTAT)" bench/run
 
 .PHONY: e2e
-e2e: images $(KIND) ## Run the end-to-end tests on a kind cluster of their own.
+e2e: images e2e-images $(KIND) ## Run the end-to-end tests on a kind cluster of their own.
 #- E2E_KUBECONFIG=FILE uses that kind cluster instead.
-	@KIND="$$PWD/$(KIND)" IMAGES="$(IMAGES:%=$(IMAGE_PREFIX)/%:$(VERSION))" tools/e2e
+	@KIND="$$PWD/$(KIND)" IMAGES="$(IMAGES:%=$(IMAGE_PREFIX)/%:$(VERSION))" E2E_AGENTS="$(E2E_AGENTS)" tools/e2e
 
 ##@ Build it
 
@@ -89,6 +89,20 @@ images: ## Build the container images, tagged VERSION; nothing is pulled.
 	  docker build --quiet --platform linux/$(GOARCH) --build-arg BINARY=bin/linux-$(GOARCH)/$$program \
 	    --tag $(IMAGE_PREFIX)/$$program:$(VERSION) .; \
 	done
+
+# The agents of the end-to-end tests, and the sidecar by the tag that the policy names and as one for older kernels.
+SIDECAR = $(IMAGE_PREFIX)/lifecycle-sidecar
+POLICY_SIDECAR = $(shell sed -n 's/^  image: //p' manifests/base/policy.yaml)
+E2E_AGENTS = $(IMAGE_PREFIX)/e2e-agent:e2e $(POLICY_SIDECAR) $(SIDECAR):e2e-file
+
+.PHONY: e2e-images
+e2e-images: images
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(GOARCH) go build -trimpath -ldflags "-s -w" -o bin/linux-$(GOARCH)/e2e-agent ./e2e/agent
+	$(GO_BUILD) -o bin/linux-$(GOARCH)/ ./cmd/lifecycle-manager
+	docker build --quiet --build-arg DIR=bin/linux-$(GOARCH) --file e2e/agent/Dockerfile --tag $(IMAGE_PREFIX)/e2e-agent:e2e .
+	docker tag $(SIDECAR):$(VERSION) $(POLICY_SIDECAR)
+	printf 'FROM %s\nENTRYPOINT ["/program", "--exit-status=file"]\n' $(SIDECAR):$(VERSION) | \
+	  docker build --quiet --tag $(SIDECAR):e2e-file -
 
 .PHONY: clean
 clean: ## Remove what was built in this checkout.

@@ -1,0 +1,135 @@
+// Agent is the agent of the end-to-end tests: it does what it is told over HTTP, by way of the API server's Pod proxy.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// runDir is lifecycle.RunDir. The agent knows of the system what an agent may know: paths and exit codes.
+const runDir = "/var/run/agent"
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "exit" { // an exec session that ends with a code of its own
+		code, _ := strconv.Atoi(os.Args[2])
+		os.Exit(code)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	server := &http.Server{Addr: ":8080", Handler: handler(), ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		<-ctx.Done()
+		say("terminated", 0)
+		_ = server.Close()
+	}()
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
+}
+
+// say leaves the time in the log, by which the tests measure.
+func say(what string, code int) {
+	line, _ := json.Marshal(map[string]any{"event": what, "code": code, "unixNano": time.Now().UnixNano()})
+	fmt.Println(string(line))
+}
+
+func handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	// exit ends the agent with ?code, after it has left ?file in the exit code's file, or as if it had been idle before.
+	mux.HandleFunc("POST /exit", func(w http.ResponseWriter, r *http.Request) {
+		code, _ := strconv.Atoi(r.FormValue("code"))
+		if file := r.FormValue("file"); file != "" {
+			if err := os.WriteFile(filepath.Join(runDir, "exit_code"), []byte(file), 0o644); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
+		fmt.Fprintln(w, "exiting")
+		go func() {
+			time.Sleep(20 * time.Millisecond) // until the answer is out
+			say("exit", code)
+			os.Exit(code)
+		}()
+	})
+	// file leaves something in the run directory without ending.
+	mux.HandleFunc("POST /file", func(w http.ResponseWriter, r *http.Request) {
+		report(w, os.WriteFile(filepath.Join(runDir, filepath.Base(r.FormValue("name"))), []byte(r.FormValue("content")), 0o644))
+	})
+	// data writes and reads what is to be kept.
+	mux.HandleFunc("POST /data", func(w http.ResponseWriter, r *http.Request) {
+		report(w, os.WriteFile("/data/kept", []byte(r.FormValue("content")), 0o644))
+	})
+	mux.HandleFunc("GET /data", func(w http.ResponseWriter, _ *http.Request) {
+		data, err := os.ReadFile("/data/kept")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		_, _ = w.Write(data)
+	})
+	// kill sends ?signal to ?pid, 0 meaning itself.
+	mux.HandleFunc("POST /kill", func(w http.ResponseWriter, r *http.Request) {
+		pid, _ := strconv.Atoi(r.FormValue("pid"))
+		number, _ := strconv.Atoi(r.FormValue("signal"))
+		if pid == 0 {
+			pid = os.Getpid()
+		}
+		report(w, syscall.Kill(pid, syscall.Signal(number)))
+	})
+	// oom takes memory until there is none.
+	mux.HandleFunc("POST /oom", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "eating")
+		go func() {
+			var all [][]byte
+			for {
+				block := make([]byte, 1<<20)
+				for i := range block {
+					block[i] = 1
+				}
+				all = append(all, block)
+			}
+		}()
+	})
+	// read tries to read a file, such as the sidecar's token by way of /proc.
+	mux.HandleFunc("GET /read", func(w http.ResponseWriter, r *http.Request) {
+		data, err := os.ReadFile(r.FormValue("path"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		_, _ = w.Write(data)
+	})
+	// processes lists what the agent sees: PID and name.
+	mux.HandleFunc("GET /processes", func(w http.ResponseWriter, _ *http.Request) {
+		found := map[string]string{}
+		paths, _ := filepath.Glob("/proc/[0-9]*/comm")
+		for _, path := range paths {
+			if name, err := os.ReadFile(path); err == nil {
+				found[filepath.Base(filepath.Dir(path))] = string(name[:len(name)-1])
+			}
+		}
+		_ = json.NewEncoder(w).Encode(found)
+	})
+	mux.HandleFunc("/manager/", manager)
+	return mux
+}
+
+func report(w io.Writer, err error) {
+	if err != nil {
+		fmt.Fprintln(w, "error:", err)
+		return
+	}
+	fmt.Fprintln(w, "done")
+}
