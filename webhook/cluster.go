@@ -191,11 +191,14 @@ func newScope(coverage []v1alpha1.Namespaces) scope {
 		s.names = append(s.names, n.Names...)
 		s.prefixes = append(s.prefixes, n.Prefixes...)
 	}
-	for _, list := range []*[]string{&s.names, &s.prefixes} {
-		slices.Sort(*list)
-		*list = slices.Compact(*list)
-	}
-	return s
+	return s.sorted()
+}
+
+// sorted returns the scope with every name and prefix once, in order. It changes s.
+func (s scope) sorted() scope {
+	slices.Sort(s.names)
+	slices.Sort(s.prefixes)
+	return scope{slices.Compact(s.names), slices.Compact(s.prefixes)}
 }
 
 func (s scope) equal(t scope) bool {
@@ -209,6 +212,9 @@ func (s scope) covers(namespace string) bool {
 }
 
 func (s scope) String() string {
+	if len(s.names)+len(s.prefixes) == 0 {
+		return "none"
+	}
 	list := slices.Clone(s.names)
 	for _, prefix := range s.prefixes {
 		list = append(list, prefix+"*")

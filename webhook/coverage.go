@@ -45,7 +45,7 @@ func compare(webhooks []registered, path string, entries []entry, policy scope) 
 			}
 		}
 	}
-	return append(found, compareNamespaces(w, policy)...)
+	return slices.Concat(found, compareNamespaces(w, policy), compareDeleters(w, policy))
 }
 
 func compareNamespaces(w registered, policy scope) []string {
@@ -59,6 +59,32 @@ func compareNamespaces(w registered, policy scope) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("webhook %q: its matchConditions select the namespaces %s, the policy covers %s",
+		w.name, sent, policy)}
+}
+
+// compareDeleters asks whose deletions are sent: accounts of all namespaces that hold agents have to be among them, or
+// they delete what RBAC lets them.
+func compareDeleters(w registered, policy scope) []string {
+	var sent scope
+	filtered := false
+	for _, c := range w.conditions {
+		if !strings.Contains(c.Expression, "request.operation") {
+			continue
+		}
+		filtered = true
+		for _, namespace := range literals(accountStarts.FindAllStringSubmatch(c.Expression, -1)) {
+			if name, whole := strings.CutSuffix(namespace, ":"); whole {
+				sent.names = append(sent.names, name)
+			} else {
+				sent.prefixes = append(sent.prefixes, namespace)
+			}
+		}
+	}
+	sent = sent.sorted()
+	if !filtered || sent.equal(policy) {
+		return nil
+	}
+	return []string{fmt.Sprintf("webhook %q: its matchConditions send the deletions by accounts of the namespaces %s, the policy covers %s",
 		w.name, sent, policy)}
 }
 
@@ -84,7 +110,9 @@ func matches(r admissionregistrationv1.RuleWithOperations, e *entry, op admissio
 var (
 	namespaceIs     = regexp.MustCompile(`request\.namespace\s*==\s*(?:"([^"\\]*)"|'([^'\\]*)')`)
 	namespaceStarts = regexp.MustCompile(`request\.namespace\.startsWith\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)`)
-	namespaceNamed  = regexp.MustCompile(`request\.namespace\b`)
+	accountStarts   = regexp.MustCompile(
+		`request\.userInfo\.username\.startsWith\(\s*(?:"system:serviceaccount:([^"\\]*)"|'system:serviceaccount:([^'\\]*)')\s*\)`)
+	namespaceNamed = regexp.MustCompile(`request\.namespace\b`)
 )
 
 // namespacesOf reads the namespaces that match conditions select, in the forms that our manifests use. Evaluating any
@@ -105,10 +133,7 @@ func namespacesOf(conditions []admissionregistrationv1.MatchCondition) (s scope,
 		s.names = append(s.names, literals(names)...)
 		s.prefixes = append(s.prefixes, literals(prefixes)...)
 	}
-	slices.Sort(s.names)
-	slices.Sort(s.prefixes)
-	s.names, s.prefixes = slices.Compact(s.names), slices.Compact(s.prefixes)
-	return s, understood
+	return s.sorted(), understood
 }
 
 func literals(found [][]string) []string {

@@ -65,6 +65,12 @@ func TestCoverageDiffers(t *testing.T) {
 		{"a name less", condition(`request.namespace.startsWith("agent-")`), "select the namespaces agent-*"},
 		{"a name more", condition(`request.namespace in ["dexorder-agents"] || request.namespace.startsWith("agent-")`), "cannot be compared"},
 		{"negated", condition(`!(request.namespace == "dexorder-agents" || request.namespace.startsWith("agent-"))`), "cannot be compared"},
+		{"deletions by fewer", deletersOf(`request.operation != "DELETE" || request.userInfo.username.startsWith("system:serviceaccount:agent-")`),
+			"deletions by accounts of the namespaces agent-*, the policy covers dexorder-agents, agent-*"},
+		{"deletions by no agent", deletersOf(`request.operation != "DELETE"`), "deletions by accounts of the namespaces none, the policy"},
+		{"deletions by a prefix for a name", deletersOf(`request.operation != "DELETE"
+			|| request.userInfo.username.startsWith('system:serviceaccount:dexorder-agents')
+			|| request.userInfo.username.startsWith('system:serviceaccount:agent-')`), "accounts of the namespaces agent-*, dexorder-agents*"},
 		{"narrowed", condition(`(request.namespace == "dexorder-agents" || request.namespace.startsWith("agent-")) && false`), "cannot be compared"},
 	}
 	for _, tt := range tests {
@@ -82,6 +88,18 @@ func TestCoverageDiffers(t *testing.T) {
 func condition(expression string) func(*registered) {
 	return func(w *registered) {
 		w.conditions = []admissionregistrationv1.MatchCondition{{Name: "x", Expression: expression}}
+	}
+}
+
+// deletersOf replaces the condition on who deletes.
+func deletersOf(expression string) func(*registered) {
+	return func(w *registered) {
+		w.conditions = slices.Clone(w.conditions)
+		for i := range w.conditions {
+			if w.conditions[i].Name == "deletes-as-agent-or-gateway" {
+				w.conditions[i].Expression = expression
+			}
+		}
 	}
 }
 

@@ -252,6 +252,23 @@ func TestStopWaitsForAnswers(t *testing.T) {
 	}
 }
 
+// A server that is about to stop holds no self-deletes any more: see TestHold for those that it held.
+func TestStopEndsHolds(t *testing.T) {
+	a, _ := newTestAdmission(&fakePolicy{})
+	s := startServer(t, a, 0)
+	waitUntil(t, "the server is ready", s.ready)
+	_, end, ok := a.holds.begin(t.Context())
+	if !ok {
+		t.Fatal("a server that serves holds nothing")
+	}
+	end()
+	s.stop()
+	s.waitStopped(t)
+	if _, _, ok := a.holds.begin(t.Context()); ok {
+		t.Error("a server that has stopped holds requests")
+	}
+}
+
 // contextFacts looks at the context of a look-up.
 type contextFacts func(context.Context) error
 
