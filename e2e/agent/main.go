@@ -25,6 +25,9 @@ func main() {
 		code, _ := strconv.Atoi(os.Args[2])
 		os.Exit(code)
 	}
+	if len(os.Args) > 3 && os.Args[1] == "with" { // with NAME=VALUE PROGRAM...: runs a program with a shorter patience, say
+		log.Fatal(syscall.Exec(os.Args[3], os.Args[3:], append(os.Environ(), os.Args[2])))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	server := &http.Server{Addr: ":8080", Handler: handler(), ReadHeaderTimeout: 5 * time.Second}

@@ -1,0 +1,222 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// TestLife keeps the promises about one agent's end, with a sidecar that asks the kernel how it ended.
+func TestLife(t *testing.T) { lives(t, "life") }
+
+// lives are the promises that hold whichever way the sidecar learns of an exit. Agents have names of their own.
+func lives(t *testing.T, prefix string) {
+	for _, promise := range []struct {
+		name string
+		keep func(*testing.T, string)
+	}{
+		{"idle", idleIsGone},
+		{"anonymous", anonymousLeavesNothing},
+		{"storage", storageIsKept},
+		{"exit-0", crashIsRestarted(0)},
+		{"exit-1", crashIsRestarted(1)},
+		{"oom", outOfMemoryIsRestarted},
+		{"sigkill", signalIsRestarted(9, 137)},
+		{"sigterm", signalIsRestarted(15, 0)},
+		{"forged", forgedExitCode},
+		{"stale", staleExitCode},
+		{"exec", otherProcessExits42},
+		{"enterprise", enterpriseStays},
+		{"sidecar-before", sidecarKilledBefore},
+		{"sidecar-during", sidecarKilledDuring},
+		{"rollout", rolloutIsNotIdleness},
+		{"manager", managerStopsIdleAgent},
+		{"triggers", triggersKeepAgent},
+	} {
+		t.Run(promise.name, func(t *testing.T) {
+			t.Parallel()
+			promise.keep(t, prefix+"-"+promise.name)
+		})
+	}
+}
+
+// leave42 ends an agent as its lifecycle manager would: with the word, and the code.
+func (l *life) leave42() {
+	l.t.Helper()
+	l.awaitAge()
+	l.must("POST", "exit", "code", "42", "file", "42")
+}
+
+// An agent that ends with 42 is gone, and its Service with it.
+func idleIsGone(t *testing.T, name string) {
+	l := bear(t, name)
+	service(t, name, l.deployment)
+	l.leave42()
+	l.expectGone()
+}
+
+// The storage of an anonymous user goes with the agent.
+func anonymousLeavesNothing(t *testing.T, name string) {
+	l := &life{t: t, name: name}
+	l.create(withUserType(lifecycle.Anonymous), withClaim)
+	claim(t, name, l.deployment)
+	l.awaitRunning()
+	l.leave42()
+	l.expectGone()
+	_, err := client.CoreV1().PersistentVolumeClaims(agentsNamespace).Get(t.Context(), name+"-data", metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("the claim is there: %v", err)
+	}
+}
+
+// The storage of others is kept, and is mounted again by the next agent of that name.
+func storageIsKept(t *testing.T, name string) {
+	claim(t, name, nil)
+	l := bear(t, name, withUserType(lifecycle.Paid), withClaim)
+	l.must("POST", "data", "content", "work of days")
+	l.leave42()
+	l.expectGone()
+	next := bear(t, name, withUserType(lifecycle.Paid), withClaim)
+	if got := next.must("GET", "data"); got != "work of days" {
+		t.Errorf("the next agent finds %q", got)
+	}
+}
+
+// A crash, or the end of all work, is no idleness: the kubelet starts the agent again.
+func crashIsRestarted(code int) func(*testing.T, string) {
+	return func(t *testing.T, name string) {
+		l := bear(t, name)
+		l.exit(code)
+		l.expectRestarted(int32(code))
+		l.expectKept()
+	}
+}
+
+func outOfMemoryIsRestarted(t *testing.T, name string) {
+	l := bear(t, name)
+	l.awaitAge()
+	l.must("POST", "oom")
+	l.expectRestarted(137)
+	l.expectKept()
+}
+
+func signalIsRestarted(signal int, wantCode int32) func(*testing.T, string) {
+	return func(t *testing.T, name string) {
+		l := bear(t, name)
+		l.awaitAge()
+		_, _ = l.call("POST", "kill", "signal", fmt.Sprint(signal)) // the answer may not get out any more
+		l.expectRestarted(wantCode)
+		l.expectKept()
+	}
+}
+
+// Saying 42 is not ending with it.
+func forgedExitCode(t *testing.T, name string) {
+	l := bear(t, name)
+	l.awaitAge()
+	l.must("POST", "exit", "code", "1", "file", "42")
+	l.expectRestarted(1)
+	l.expectKept()
+}
+
+// Nor is having said it once, when a sidecar comes anew and finds it.
+func staleExitCode(t *testing.T, name string) {
+	l := bear(t, name)
+	l.awaitAge()
+	l.must("POST", "file", "name", "exit_code", "content", "42")
+	l.killSidecar()
+	l.expectSidecarSays("An earlier run of the agent left exit code 42")
+	l.expectKept()
+}
+
+// Another process that ends with 42, such as an exec session, is not the agent.
+func otherProcessExits42(t *testing.T, name string) {
+	l := bear(t, name)
+	l.awaitAge()
+	if code, out := l.exec("/bin/e2e-agent", "exit", "42"); !strings.Contains(out, "42") && code != 42 {
+		t.Fatalf("the session ended with %d: %s", code, out)
+	}
+	l.expectKept()
+	if c := l.status(lifecycle.AgentContainer); c.RestartCount != 0 {
+		t.Errorf("the agent was started again: %+v", c)
+	}
+}
+
+// Enterprise agents never stop: one that ends with 42 is started again.
+func enterpriseStays(t *testing.T, name string) {
+	l := bear(t, name, withUserType(lifecycle.Enterprise))
+	l.exit(42)
+	l.expectRestarted(42)
+	l.expectSidecarSays("never shuts down", "Agent ended")
+	l.expectKept()
+}
+
+// A sidecar that is not there when the agent ends finds out when it is back.
+func sidecarKilledBefore(t *testing.T, name string) {
+	l := bear(t, name)
+	l.awaitAge()
+	l.killSidecar()
+	l.must("POST", "exit", "code", "42", "file", "42")
+	l.expectGone()
+}
+
+// So does one that is killed while it asks.
+func sidecarKilledDuring(t *testing.T, name string) {
+	l := bear(t, name)
+	l.leave42()
+	time.Sleep(50 * time.Millisecond) // about when it asks
+	l.killSidecar()
+	l.expectGone()
+}
+
+// A new image stops the old Pod, with SIGTERM, and that is no idleness.
+func rolloutIsNotIdleness(t *testing.T, name string) {
+	l := bear(t, name)
+	l.awaitAge()
+	old := l.pod.Name
+	patch := []byte(`{"spec": {"template": {"metadata": {"annotations": {"version": "2"}}}}}`)
+	if _, err := client.AppsV1().Deployments(agentsNamespace).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, lifeTimeout, func(ctx context.Context) error {
+		pods, err := l.pods(ctx)
+		if err != nil {
+			return err
+		}
+		if len(pods) != 1 || pods[0].Name == old {
+			return fmt.Errorf("the rollout is not done: %s", describePods(pods))
+		}
+		return nil
+	})
+	l.awaitRunning()
+	l.expectKept()
+}
+
+// The lifecycle manager warns, stops the agent that does nothing, and the agent is gone.
+func managerStopsIdleAgent(t *testing.T, name string) {
+	l := bear(t, name, withManager("IDLE_TIMEOUT_MINUTES=0.4"))
+	l.expectGone()
+}
+
+// An agent with a trigger or a lease does not stop, however short its timeout is.
+func triggersKeepAgent(t *testing.T, name string) {
+	l := bear(t, name, withManager("IDLE_TIMEOUT_MINUTES=0.3"))
+	l.must("PUT", "manager/v1/triggers/cron")
+	time.Sleep(25 * time.Second)
+	if got := l.must("GET", "manager/v1/status"); !strings.Contains(got, `"RUNNING"`) || !strings.Contains(got, `"id":"cron"`) {
+		t.Errorf("status: %s", got)
+	}
+	l.expectKept()
+	l.must("DELETE", "manager/v1/triggers/cron")
+	l.expectGone()
+}
