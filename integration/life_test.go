@@ -16,8 +16,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
+	"github.com/dexorder/agent-lifecycle/internal/installation"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
@@ -73,6 +75,18 @@ func (c *cluster) judged(account string, pod *corev1.Pod, uid string) *rest.Conf
 		"authentication.kubernetes.io/pod-name": {pod.Name}, "authentication.kubernetes.io/pod-uid": {uid},
 	}
 	return c.plane.Impersonate(user)
+}
+
+// gateway is a client of the gateway's account with every right, so that a test is about admission.
+func (c *cluster) gateway(t *testing.T) client.Client {
+	t.Helper()
+	user := controlplane.ServiceAccount(installation.SystemNamespace, "gateway")
+	user.Groups = append(user.Groups, "system:masters")
+	gateway, err := client.New(c.plane.Impersonate(user), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gateway
 }
 
 // exits writes the Pod's status as the kubelet does after the agent's end.
@@ -150,7 +164,7 @@ func claimPath(name string) string {
 	return "/api/v1/namespaces/" + agents + "/persistentvolumeclaims/" + name
 }
 
-// deletes asks for its own deletion.
+// deletesItself asks as the sidecar does.
 func (l *life) deletesItself(ctx context.Context) (reply, error) {
 	return l.deletes(ctx, l.sidecar, deploymentPath(l.deployment.Name), foreground())
 }

@@ -54,6 +54,25 @@ func TestRules(t *testing.T) {
 		"sidecar-integrity": create(agent("exits", container(func(c *corev1.Container) {
 			c.TerminationMessagePath = "/var/run/agent/exit_code"
 		}))),
+		"claims": func(t *testing.T) error {
+			copied := claim("copy", "eve")
+			copied.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "bob-data"}
+			return create(copied)(t)
+		},
+		"gateway": func(t *testing.T) error {
+			d := agent("made")
+			c.create(t, d)
+			return c.gateway(t).Delete(t.Context(), d)
+		},
+		"self-delete": func(t *testing.T) error {
+			l := c.live(t, "crashing")
+			l.exits(t, 1)
+			agent, err := client.New(c.judged(l.pod.Spec.ServiceAccountName, l.pod, string(l.pod.UID)), client.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return agent.Delete(t.Context(), l.deployment)
+		},
 		"terminating": func(t *testing.T) error {
 			d := agent("leaving")
 			d.Finalizers = []string{"example.com/hold"}

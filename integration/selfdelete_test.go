@@ -14,7 +14,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -33,6 +32,7 @@ func TestSelfDelete(t *testing.T) {
 	c := install(t, controlplane.Options{ControllerManager: true, AuditLog: audit})
 	t.Run("held until the kubelet reports the exit", func(t *testing.T) { testHeld(t, c, audit) })
 	t.Run("not yet", func(t *testing.T) { testNotYet(t, c) })
+	t.Run("not before a claim is safe", func(t *testing.T) { testKeptClaim(t, c) })
 	t.Run("refused", func(t *testing.T) { testRefused(t, c) })
 	t.Run("rights", func(t *testing.T) { testSidecarRights(t, c) })
 	t.Run("dry run", func(t *testing.T) { testDryRun(t, c) })
@@ -76,7 +76,7 @@ func testHeld(t *testing.T, c *cluster, audit string) {
 		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 	})
 
-	if once, err := c.metric(`agent_lifecycle_self_deletes_total{answer="allow"} 1`); once || err != nil {
+	if once, err := c.metric(`agent_lifecycle_self_deletes_total{answer="accepted"} 1`); once || err != nil {
 		t.Errorf("the API server did not ask again, which tests less; %v", err)
 	}
 	if now := c.breaker(t).Taken - taken; now < 0.5 || now > 1 {
@@ -123,13 +123,35 @@ func testNotYet(t *testing.T, c *cluster) {
 	if got.status.Reason != metav1.StatusReasonConflict || got.retryAfter == "" {
 		t.Errorf("reason %q, Retry-After %q", got.status.Reason, got.retryAfter)
 	}
-	// A claim that is to be kept would go along.
-	claim := newClaim("early-data", "early", lifecycle.Free)
+}
+
+// testKeptClaim is about a Deployment that was raised: its claim still has the owner reference by which it would go along.
+func testKeptClaim(t *testing.T, c *cluster) {
+	l := c.live(t, "raised", ofType(lifecycle.Paid))
+	claim := newClaim("raised-data", "raised", lifecycle.Anonymous)
 	claim.OwnerReferences = []metav1.OwnerReference{ownerOf(l.deployment)}
+	c.create(t, claim)
 	l.exits(t, lifecycle.ExitIdle)
-	if err := c.Client.Create(t.Context(), claim); err == nil {
-		t.Error("a kept claim with an owner was admitted")
+	dry := foreground()
+	dry.DryRun = []string{metav1.DryRunAll}
+	// The server learns of claims by a watch.
+	answers := func(code int) func() (bool, error) {
+		return func() (bool, error) {
+			got, err := c.deletes(t.Context(), l.sidecar, deploymentPath("raised"), dry)
+			return got.code == code, err
+		}
 	}
+	eventually(t, "refusal", answers(http.StatusConflict))
+	got, err := l.deletesItself(t.Context())
+	refused(t, got, err, http.StatusConflict, `claim "raised-data" is to be kept`)
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"ownerReferences":null}}`))
+	if err := c.Client.Patch(t.Context(), claim, patch); err != nil {
+		t.Fatal(err)
+	}
+	// At once: a refusal is judged again by what is stored.
+	got, err = l.deletesItself(t.Context())
+	accepted(t, got, err)
+	c.get(t, claim)
 }
 
 func testRefused(t *testing.T, c *cluster) {
@@ -251,10 +273,7 @@ func testApplyWhileDeleted(t *testing.T, c *cluster) {
 	denied(t, c.apply(t, agent("leaving", func(d *appsv1.Deployment) {
 		d.Spec.Template.Spec.Containers[0].Image = "ghcr.io/dexorder/agent:v2"
 	})), "terminating")
-	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-	if err := c.Client.Patch(t.Context(), d, patch); err != nil {
-		t.Errorf("a finalizer may be removed: %v", err)
-	}
+	c.release(t, d)
 }
 
 // testOwnClaim deletes the storage of an anonymous user, by an account that RBAC lets do that.
@@ -271,12 +290,7 @@ func testOwnClaim(t *testing.T, c *cluster) {
 }
 
 func testGateway(t *testing.T, c *cluster) {
-	user := controlplane.ServiceAccount(installation.SystemNamespace, "gateway")
-	user.Groups = append(user.Groups, "system:masters")
-	gateway, err := client.New(c.plane.Impersonate(user), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	gateway := c.gateway(t)
 	d := agent("made")
 	if err := gateway.Create(t.Context(), d); err != nil {
 		t.Fatal(err)
@@ -405,20 +419,13 @@ func testSelfDeleteServerAway(t *testing.T, c *cluster) {
 	})
 }
 
+// newClaim is a claim of a user type.
 func newClaim(name, agent string, userType lifecycle.UserType) *corev1.PersistentVolumeClaim {
-	claim := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Namespace: agents, Name: name, Labels: map[string]string{lifecycle.LabelDeployment: agent}},
-		Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			Resources: corev1.VolumeResourceRequirements{
-				Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
-			},
-		},
-	}
+	c := claim(name, agent)
 	if userType != "" {
-		claim.Labels[lifecycle.LabelUserType] = string(userType)
+		c.Labels[lifecycle.LabelUserType] = string(userType)
 	}
-	return claim
+	return c
 }
 
 func newService(name, agent string) *corev1.Service {

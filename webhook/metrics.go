@@ -71,8 +71,8 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		Name: "agent_lifecycle_self_deletes_total",
 		Help: "Agents that asked to be deleted, by the answer. The same agent asks again after not-yet and breaker-open.",
 	}, []string{"answer"})
-	for _, verdict := range []string{verdictAllow, verdictDeny, verdictNotYet, verdictOpen} {
-		m.selfDeletes.WithLabelValues(verdict)
+	for _, answer := range []string{selfDeleteAccepted, selfDeleteNotYet, selfDeleteRefused, selfDeleteOpen} {
+		m.selfDeletes.WithLabelValues(answer)
 	}
 	m.held = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "agent_lifecycle_self_deletes_held", Help: "Self-deletes that wait for the kubelet's word now.",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -60,13 +61,30 @@ func (a *Admission) passBreaker(ctx context.Context, t *task, r *policy.Request,
 	return nil
 }
 
-// countSelfDelete counts the answers to agents that want to delete something.
+// Answers to agents that ask to be deleted, as the metric names them.
+const (
+	selfDeleteAccepted = "accepted"
+	selfDeleteNotYet   = "not-yet"
+	selfDeleteRefused  = "refused"
+	selfDeleteOpen     = "breaker-open"
+)
+
+// countSelfDelete counts the answers to agents that ask to be deleted, and not those to the gateway.
 func (m *Metrics) countSelfDelete(a *answer) {
-	switch a.verdict {
-	case verdictAllow, verdictDeny, verdictNotYet, verdictOpen:
-		m.selfDeletes.WithLabelValues(a.verdict).Inc()
+	switch {
+	case a.proof != nil:
+		m.selfDeletes.WithLabelValues(selfDeleteAccepted).Inc()
+	case a.verdict == verdictNotYet:
+		m.selfDeletes.WithLabelValues(selfDeleteNotYet).Inc()
+	case a.verdict == verdictOpen:
+		m.selfDeletes.WithLabelValues(selfDeleteOpen).Inc()
+	case a.verdict == verdictDeny && slices.Contains(a.rules, selfDeleteRule):
+		m.selfDeletes.WithLabelValues(selfDeleteRefused).Inc()
 	}
 }
+
+// selfDeleteRule is the id of the policy's rule.
+const selfDeleteRule = "self-delete"
 
 // describeProof is one line for the audit log and the Event.
 func describeProof(s *policy.SelfDelete) string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -311,6 +312,25 @@ func TestBreakerSaysNo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Refusals of agents are counted as such, and the gateway's are not.
+func TestRefusalsAreCounted(t *testing.T) {
+	rule := "gateway"
+	a, registry := newTestAdmission(&fakePolicy{review: func(*policy.Request) policy.Verdict {
+		return policy.Verdict{Denials: []policy.Violation{{Rule: rule, Message: "no"}}}
+	}})
+	for _, rule = range []string{"gateway", selfDeleteRule} {
+		if got := validateRequest(t, a, deletion(t, "d")); got.Allowed || got.Result.Code != 403 {
+			t.Errorf("%+v", got.Result)
+		}
+	}
+	if n := metric(t, registry, `agent_lifecycle_self_deletes_total{answer="refused"}`); n != "1" {
+		t.Errorf("%s refusals, want 1", n)
+	}
+	if !slices.ContainsFunc(policy.Rules(), func(r policy.Rule) bool { return r.ID == selfDeleteRule }) {
+		t.Errorf("the policy has no rule %q", selfDeleteRule)
 	}
 }
 
