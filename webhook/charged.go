@@ -11,10 +11,10 @@ import (
 // chargedFor is how long a charge counts for the same Deployment. The API server asks again within moments.
 const chargedFor = time.Minute
 
-// charged remembers the Deployments whose deletion was counted a moment ago. The API server asks admission again when an
-// object has changed before it could be deleted, and a Deployment's status changes just as its agent ends: that is one
-// deletion and not two. Another replica may be asked the second time, which then counts it too: the breaker opens rather
-// too early than too late.
+// charged remembers the Deployments whose deletion was counted a moment ago. The API server asks admission again when
+// an object has changed before it could be deleted, and a Deployment's status changes just as its agent ends: that is
+// one deletion and not two. Another replica may be asked the second time, which then counts it too: the breaker opens
+// rather too early than too late.
 //
 // The breaker bounds how many there are.
 type charged struct {

@@ -5,6 +5,10 @@
 // health and metrics. What an answer needs from elsewhere comes in through small interfaces: the policy in force
 // (PolicyFile), the facts (Cluster), whether the API server keeps container restart rules (RestartRules).
 //
+// A deletion that an agent asks for is judged by the kubelet's word on its Pod, which may come a moment later: the answer
+// waits for it, for a bounded time and in bounded numbers (hold.go). An accepted one is counted by the circuit breaker
+// and announced by an Event. What was asked too early is refused with another code than what is refused for good.
+//
 // Three things are kept apart throughout. A denial is the policy's word and names the rule. A fault is ours, or a
 // request that we do not understand; it refuses too, since nothing that was not judged may pass, but it never reads like
 // a denial. Everything else is allowed.

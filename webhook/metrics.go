@@ -83,7 +83,8 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		Buckets: []float64{.05, .1, .25, .5, .75, 1, 1.5, 2},
 	})
 	m.eventsLost = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "agent_lifecycle_self_delete_events_lost_total", Help: "Events of self-deletes that could not be written. The audit log has the proof.",
+		Name: "agent_lifecycle_self_delete_events_lost_total",
+		Help: "Events of self-deletes that could not be written. The audit log has the proof.",
 	})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "agent_lifecycle_build_info", Help: "1, with the program's version.",
