@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,45 @@ import (
 
 // TestLife keeps the promises about one agent's end, with a sidecar that asks the kernel how it ended.
 func TestLife(t *testing.T) { lives(t, "life") }
+
+// TestLifeByFile keeps them with a sidecar for kernels that do not tell how a process ended.
+func TestLifeByFile(t *testing.T) {
+	useSidecar(t, "ghcr.io/dexorder/lifecycle-sidecar:e2e-file")
+	lives(t, "file")
+}
+
+// useSidecar changes the sidecar that new agents get, for the length of the test.
+func useSidecar(t *testing.T, image string) {
+	t.Helper()
+	maps := client.CoreV1().ConfigMaps(systemNamespace)
+	change := func(ctx context.Context, change func(policy string) string) error {
+		cm, err := maps.Get(ctx, "lifecycle-policy", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		cm.Data["policy.yaml"] = change(cm.Data["policy.yaml"])
+		if _, err := maps.Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+		if err := restartServers(ctx); err != nil { // faster than the kubelet brings them the new file
+			return err
+		}
+		return serversRolledOut(ctx)
+	}
+	var before string
+	err := change(t.Context(), func(policy string) string {
+		before = policy
+		return regexp.MustCompile(`(?m)^  image: .*`).ReplaceAllString(policy, "  image: "+image)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := change(context.WithoutCancel(t.Context()), func(string) string { return before }); err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 // lives are the promises that hold whichever way the sidecar learns of an exit. Agents have names of their own.
 func lives(t *testing.T, prefix string) {

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,7 +27,23 @@ func main() {
 		os.Exit(code)
 	}
 	if len(os.Args) > 3 && os.Args[1] == "with" { // with NAME=VALUE PROGRAM...: runs a program with a shorter patience, say
-		log.Fatal(syscall.Exec(os.Args[3], os.Args[3:], append(os.Environ(), os.Args[2])))
+		name, value, _ := strings.Cut(os.Args[2], "=")
+		if err := os.Setenv(name, value); err != nil {
+			log.Fatal(err)
+		}
+		log.Fatal(syscall.Exec(os.Args[3], os.Args[3:], os.Environ()))
+	}
+	if len(os.Args) > 3 && os.Args[1] == "until" { // until TIME CODE: ends then, as many do at once
+		at, err := time.Parse(time.RFC3339, os.Args[2])
+		if err != nil {
+			log.Fatal(err)
+		}
+		code, _ := strconv.Atoi(os.Args[3])
+		time.AfterFunc(time.Until(at), func() {
+			_ = os.WriteFile(filepath.Join(runDir, "exit_code"), []byte(os.Args[3]), 0o644)
+			say("exit", code)
+			os.Exit(code)
+		})
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
