@@ -88,6 +88,26 @@ func compareDeleters(w registered, policy scope) []string {
 		w.name, sent, policy)}
 }
 
+// compareGateway asks whether the conditions mean the account that the policy calls the gateway. Some requests are sent for
+// it alone: under another name it would not be kept from anything.
+func compareGateway(webhooks []registered, path, gateway string) []string {
+	var found []string
+	for _, w := range webhooks {
+		if w.path != path {
+			continue
+		}
+		for _, c := range w.conditions {
+			for _, account := range literals(accountIs.FindAllStringSubmatch(c.Expression, -1)) {
+				if account != gateway {
+					found = append(found, fmt.Sprintf("webhook %q: its matchCondition %q means account %q, the policy's gateway is %q",
+						w.name, c.Name, account, gateway))
+				}
+			}
+		}
+	}
+	return found
+}
+
 func matches(r admissionregistrationv1.RuleWithOperations, e *entry, op admissionregistrationv1.OperationType) bool {
 	resource := e.resource
 	if e.subresource != "" {
@@ -112,6 +132,7 @@ var (
 	namespaceStarts = regexp.MustCompile(`request\.namespace\.startsWith\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)`)
 	accountStarts   = regexp.MustCompile(
 		`request\.userInfo\.username\.startsWith\(\s*(?:"system:serviceaccount:([^"\\]*)"|'system:serviceaccount:([^'\\]*)')\s*\)`)
+	accountIs      = regexp.MustCompile(`request\.userInfo\.username\s*==\s*(?:"([^"\\]*)"|'([^'\\]*)')`)
 	namespaceNamed = regexp.MustCompile(`request\.namespace\b`)
 )
 

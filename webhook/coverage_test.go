@@ -91,6 +91,23 @@ func condition(expression string) func(*registered) {
 	}
 }
 
+func TestGatewayDiffers(t *testing.T) {
+	_, validating := installedWebhooks(t)
+	file, err := v1alpha1.Decode(v1alpha1.Example())
+	must(t, err)
+	if found := compareGateway(validating, "/validate", file.Identities.Gateway); len(found) > 0 {
+		t.Errorf("the manifests and the example policy: %q", found)
+	}
+	found := strings.Join(compareGateway(validating, "/validate", "system:serviceaccount:front:door"), "\n")
+	for _, want := range []string{
+		`"service-of-gateway" means account "system:serviceaccount:dexorder-system:gateway"`, `"deletes-as-agent-or-gateway"`,
+	} {
+		if !strings.Contains(found, want) {
+			t.Errorf("found %q, want %q", found, want)
+		}
+	}
+}
+
 // deletersOf replaces the condition on who deletes.
 func deletersOf(expression string) func(*registered) {
 	return func(w *registered) {

@@ -30,6 +30,9 @@ type Coverage struct {
 	log     *slog.Logger
 	changed chan struct{}
 
+	// Gateway, if set, returns the account that the policy in force calls the gateway. Set it before Run.
+	Gateway func() string
+
 	mu     sync.Mutex
 	policy scope
 	// differences is what was found last; nil before the first look.
@@ -102,6 +105,9 @@ func (c *Coverage) look(ctx context.Context) error {
 	}
 	onMutate := compare(mutatingWebhooks(&mutating), "/mutate", mutates, policy)
 	onValidate := compare(validatingWebhooks(&validating), "/validate", validates, policy)
+	if c.Gateway != nil {
+		onValidate = append(onValidate, compareGateway(validatingWebhooks(&validating), "/validate", c.Gateway())...)
+	}
 	c.metrics.coverage.WithLabelValues("mutating").Set(float64(len(onMutate)))
 	c.metrics.coverage.WithLabelValues("validating").Set(float64(len(onValidate)))
 	c.tell(append(onMutate, onValidate...))

@@ -39,6 +39,7 @@ type activePolicy struct {
 	Active
 	coverage   []v1alpha1.Namespaces
 	selfDelete v1alpha1.SelfDelete
+	gateway    string
 }
 
 // LoadPolicyFile reads the file for the first time. A server cannot start without a policy: every error in the file is
@@ -62,6 +63,9 @@ func (f *PolicyFile) Active() Active { return f.active.Load().Active }
 
 // SelfDelete returns what the policy in force asks of agents that delete themselves.
 func (f *PolicyFile) SelfDelete() v1alpha1.SelfDelete { return f.active.Load().selfDelete }
+
+// Gateway returns the account that the policy in force calls the gateway.
+func (f *PolicyFile) Gateway() string { return f.active.Load().gateway }
 
 // Coverage returns the namespaces that the policy in force covers, one entry for each profile.
 func (f *PolicyFile) Coverage() []v1alpha1.Namespaces { return f.active.Load().coverage }
@@ -147,7 +151,10 @@ func compile(data []byte) (*activePolicy, error) {
 	if err != nil {
 		return nil, err
 	}
-	active := &activePolicy{Active: Active{Policy: policyAdapter{compiled}, Hash: v1alpha1.Hash(data)}, selfDelete: file.SelfDelete}
+	active := &activePolicy{
+		Active:     Active{Policy: policyAdapter{compiled}, Hash: v1alpha1.Hash(data)},
+		selfDelete: file.SelfDelete, gateway: file.Identities.Gateway,
+	}
 	for i := range file.Profiles {
 		active.coverage = append(active.coverage, file.Profiles[i].Namespaces)
 	}

@@ -69,6 +69,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		return fmt.Errorf("discovery: %w", err)
 	}
 	coverage := webhook.NewCoverage(cluster.Live(), f.configuration, policies.Coverage(), metrics, log)
+	coverage.Gateway = policies.Gateway
 	restartRules := webhook.NewRestartRules(versions, metrics, log)
 	core, err := clientcorev1.NewForConfig(config)
 	if err != nil {
