@@ -67,7 +67,7 @@ func TestToken(t *testing.T) {
 		}, "cannot delete"},
 		{"leaving its Pods behind", func(ctx context.Context) error {
 			return deployments.Delete(ctx, a.name, metav1.DeleteOptions{PropagationPolicy: &orphan})
-		}, `is "Orphan"`},
+		}, "Orphan"},
 		{"a change", func(ctx context.Context) error {
 			_, err := deployments.Patch(ctx, a.name, types.MergePatchType, []byte(`{"spec": {"replicas": 0}}`), metav1.PatchOptions{})
 			return err

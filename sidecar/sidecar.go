@@ -31,8 +31,7 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	s := &sidecar{Options: options, deletion: make(chan outcome, 1)}
-	s.watcher = newWatcher(table, info, func() bool { return idleHint(options.ExitCodeFile) }, options.Logger)
+	s := newSidecar(options, table, info)
 	options.Logger.InfoContext(ctx, "Watching the agent", "namespace", options.Namespace, "deployment", options.Deployment,
 		"exitStatus", map[bool]ExitStatus{true: FromPidfd, false: FromFile}[info])
 	return s.run(ctx)
@@ -63,6 +62,13 @@ type sidecar struct {
 
 	// renew tells the deletion under way that there is a new exit.
 	renew chan struct{}
+}
+
+func newSidecar(options Options, table *processTable, info bool) *sidecar {
+	hint := func() bool { return idleHint(options.ExitCodeFile) }
+	return &sidecar{
+		Options: options, deletion: make(chan outcome, 1), watcher: newWatcher(table, info, hint, options.Logger),
+	}
 }
 
 // outcome of a deletion.
