@@ -15,22 +15,22 @@ type Limits struct {
 // State is what is remembered. The zero State is a closed breaker from which nothing was ever taken.
 type State struct {
 	// Open says that nothing may be deleted until the breaker is released.
-	Open bool
+	Open bool `json:"open"`
 
 	// Since is when it opened, or was last released; zero if neither ever happened.
-	Since time.Time
+	Since time.Time `json:"since,omitzero"`
 
 	// Reason says why it is open.
-	Reason string
+	Reason string `json:"reason,omitempty"`
 
 	// ReleasedBy is who released it last.
-	ReleasedBy string
+	ReleasedBy string `json:"releasedBy,omitempty"`
 
 	// Taken are the tokens that have been taken and have not grown back by Updated.
-	Taken float64
+	Taken float64 `json:"taken"`
 
 	// Updated is when Taken was right. Replicas write it by their own clocks.
-	Updated time.Time
+	Updated time.Time `json:"updated,omitzero"`
 }
 
 // Tokens are how many could be taken now.

@@ -1,5 +1,5 @@
 // Command kubectl-agents is a kubectl plugin, used as "kubectl agents VERB". Its verbs check and inject tell without a
-// cluster what the lifecycle webhook would say of a manifest and make of it.
+// cluster what the lifecycle webhook would say of a manifest and make of it; breaker looks after the circuit breaker of one.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -42,14 +43,18 @@ type verb struct {
 	// help is what follows the summary in the verb's help, with examples.
 	help string
 
+	// actions are the words of which the verb takes one. Without any it takes none.
+	actions []string
+
 	// bind declares the verb's flags and returns what runs it once they are read. It returns an exit code.
 	bind func(*pflag.FlagSet) func(streams) int
 }
 
 // verbs in the order of the help.
-var verbs = []verb{checkVerb, injectVerb, versionVerb}
+var verbs = []verb{checkVerb, injectVerb, breakerVerb, versionVerb}
 
-const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster.
+const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster; and look after the
+circuit breaker of one.
 
 Usage:
   kubectl agents VERB [flags]
@@ -98,7 +103,10 @@ func (v verb) run(args []string, s streams) int {
 	case err != nil:
 		s.fail("%v; see kubectl agents %s --help", err, v.name)
 		return exitNotUnderstood
-	case flags.NArg() > 0:
+	case len(v.actions) > 0 && (flags.NArg() != 1 || !slices.Contains(v.actions, flags.Arg(0))):
+		s.fail("kubectl agents %s: say which; accepted: %s", v.name, strings.Join(v.actions, ", "))
+		return exitNotUnderstood
+	case len(v.actions) == 0 && flags.NArg() > 0:
 		s.fail("%q is not a flag; see kubectl agents %s --help", flags.Arg(0), v.name)
 		return exitNotUnderstood
 	}
@@ -114,13 +122,21 @@ func writeOverview(w io.Writer) {
 }
 
 func (v verb) writeHelp(w io.Writer, flags *pflag.FlagSet) {
-	fmt.Fprintf(w, "%s%s.\n\nUsage:\n  kubectl agents %s [flags]\n", strings.ToUpper(v.summary[:1]), v.summary[1:], v.name)
+	fmt.Fprintf(w, "%s%s.\n\nUsage:\n  kubectl agents %s%s [flags]\n", strings.ToUpper(v.summary[:1]), v.summary[1:], v.name, v.choice())
 	if v.help != "" {
 		fmt.Fprint(w, "\n"+v.help)
 	}
 	if usages := flags.FlagUsagesWrapped(100); usages != "" {
 		fmt.Fprintf(w, "\nFlags:\n%s", usages)
 	}
+}
+
+// choice shows the actions in the usage.
+func (v verb) choice() string {
+	if len(v.actions) == 0 {
+		return ""
+	}
+	return " " + strings.Join(v.actions, "|")
 }
 
 func verbNames() []string {
