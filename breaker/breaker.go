@@ -56,8 +56,14 @@ type Breaker struct {
 	// While one write is under way, the takes that come meanwhile wait and become one write together: many agents that go
 	// at once must not keep one another from it by conflicts.
 	mu      sync.Mutex
-	waiting []chan error
+	waiting []take
 	writing bool
+}
+
+// take is somebody who asks, and waits for the result.
+type take struct {
+	key    string
+	result chan error
 }
 
 // New returns a Breaker.
@@ -71,19 +77,20 @@ const (
 	conflictPause = 5 * time.Millisecond
 )
 
-// Take takes one token. It returns an *OpenError if the breaker is open or this opened it, and any other error if that
-// could not be found out; then nothing may be deleted either. A token is spent even if ctx ends before that is known.
-func (b *Breaker) Take(ctx context.Context) error {
-	result := make(chan error, 1)
+// Take counts one deletion, of what key names: its UID. Asking again for the same one counts nothing. It returns an *OpenError
+// if the breaker is open or this opened it, and any other error if that could not be found out; then nothing may be deleted
+// either. The deletion may be counted even if ctx ends before that is known.
+func (b *Breaker) Take(ctx context.Context, key string) error {
+	t := take{key, make(chan error, 1)}
 	b.mu.Lock()
-	b.waiting = append(b.waiting, result)
+	b.waiting = append(b.waiting, t)
 	if !b.writing {
 		b.writing = true
 		go b.write()
 	}
 	b.mu.Unlock()
 	select {
-	case err := <-result:
+	case err := <-t.result:
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("circuit breaker: %w", ctx.Err())
@@ -102,30 +109,34 @@ func (b *Breaker) write() {
 			return
 		}
 		b.mu.Unlock()
-		granted, refusal := b.take(len(waiting))
-		for i, result := range waiting {
-			if i < granted {
-				result <- nil
+		keys := make([]string, len(waiting))
+		for i := range waiting {
+			keys[i] = waiting[i].key
+		}
+		granted, refusal := b.take(keys)
+		for i := range waiting {
+			if granted != nil && granted[i] {
+				waiting[i].result <- nil
 			} else {
-				result <- refusal
+				waiting[i].result <- refusal
 			}
 		}
 	}
 }
 
-// take returns how many of n were granted, and what to tell the others.
-func (b *Breaker) take(n int) (int, error) {
+// take says which of the keys were granted, and what to tell the others.
+func (b *Breaker) take(keys []string) ([]bool, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
 	for {
 		cm, state, err := read(ctx, b.options.ConfigMaps)
 		if err != nil {
-			b.options.Metrics.failed(n)
-			return 0, err
+			b.options.Metrics.failed(len(keys))
+			return nil, err
 		}
-		granted, wasOpen := 0, state.Open
+		wasOpen := state.Open
+		granted := state.Take(keys, b.options.Limits(), b.options.Now())
 		if !wasOpen {
-			granted = state.Take(n, b.options.Limits(), b.options.Now())
 			encode(&state, cm)
 			_, err = b.options.ConfigMaps.Update(ctx, cm, metav1.UpdateOptions{})
 		}
@@ -133,13 +144,19 @@ func (b *Breaker) take(n int) (int, error) {
 		case apierrors.IsConflict(err) && pause(ctx, conflictPause):
 			continue
 		case err != nil:
-			b.options.Metrics.failed(n)
-			return 0, fmt.Errorf("circuit breaker: %w", err)
+			b.options.Metrics.failed(len(keys))
+			return nil, fmt.Errorf("circuit breaker: %w", err)
 		}
-		b.options.Metrics.took(granted, n-granted, state.Open)
+		count := 0
+		for _, g := range granted {
+			if g {
+				count++
+			}
+		}
+		b.options.Metrics.took(count, len(keys)-count, state.Open)
 		if state.Open && !wasOpen {
 			b.options.Logger.Error("The circuit breaker has opened: no agent deletes itself until it is released",
-				"reason", state.Reason, "granted", granted, "refused", n-granted)
+				"reason", state.Reason, "granted", count, "refused", len(keys)-count)
 		}
 		return granted, &OpenError{Since: state.Since, Reason: state.Reason}
 	}

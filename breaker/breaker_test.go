@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -58,7 +59,7 @@ func TestBreaker(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 40 {
 			all.Go(func() {
-				err := replicas[i%2].Take(t.Context())
+				err := replicas[i%2].Take(t.Context(), fmt.Sprint(i))
 				var open *OpenError
 				switch {
 				case err == nil:
@@ -82,7 +83,7 @@ func TestBreaker(t *testing.T) {
 		if err != nil || !before.Open || after.Open {
 			t.Fatalf("release: %+v, %+v, %v", before, after, err)
 		}
-		if err := errors.Join(replicas[0].Closed(t.Context()), replicas[1].Take(t.Context())); err != nil {
+		if err := errors.Join(replicas[0].Closed(t.Context()), replicas[1].Take(t.Context(), "next")); err != nil {
 			t.Error(err)
 		}
 		s, err := Read(t.Context(), maps)
@@ -100,7 +101,7 @@ func TestBreaker(t *testing.T) {
 			`data.updated is "just now"`: {keyUpdated: "just now"},
 		} {
 			put(t, maps, data)
-			if err := b.Take(t.Context()); err == nil || !strings.Contains(err.Error(), name) {
+			if err := b.Take(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("Take: got %v, want an error with %q", err, name)
 			}
 			if err := b.Closed(t.Context()); err == nil || !strings.Contains(err.Error(), name) {
@@ -110,14 +111,14 @@ func TestBreaker(t *testing.T) {
 		if err := maps.Delete(t.Context(), Name, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Take(t.Context()); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		if err := b.Take(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "does not exist") {
 			t.Errorf("without a ConfigMap: %v", err)
 		}
 	})
 
 	t.Run("what others keep in the ConfigMap stays", func(t *testing.T) {
 		put(t, maps, map[string]string{"note": "see the runbook"})
-		if err := newBreaker(t, maps, clock).Take(t.Context()); err != nil {
+		if err := newBreaker(t, maps, clock).Take(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
 		cm, err := maps.Get(t.Context(), Name, metav1.GetOptions{})

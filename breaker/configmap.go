@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +18,7 @@ const (
 	keyReleasedBy = "releasedBy"
 	keyTaken      = "taken"
 	keyUpdated    = "updated"
+	keyCounted    = "counted"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 
 // decode reads the state. A ConfigMap without data is a breaker that was never used.
 func decode(cm *corev1.ConfigMap) (State, error) {
-	s := State{Reason: cm.Data[keyReason], ReleasedBy: cm.Data[keyReleasedBy]}
+	s := State{Reason: cm.Data[keyReason], ReleasedBy: cm.Data[keyReleasedBy], Counted: strings.Fields(cm.Data[keyCounted])}
 	invalid := func(key, accepted string) (State, error) {
 		return State{}, fmt.Errorf("ConfigMap %s/%s: data.%s is %q; accepted is %s", cm.Namespace, cm.Name, key, cm.Data[key], accepted)
 	}
@@ -77,6 +79,7 @@ func encode(s *State, cm *corev1.ConfigMap) {
 	}
 	set(keyReason, s.Reason)
 	set(keyReleasedBy, s.ReleasedBy)
+	set(keyCounted, strings.Join(s.Counted, " "))
 	set(keySince, stamp(s.Since))
 	set(keyUpdated, stamp(s.Updated))
 }

@@ -2,7 +2,7 @@ package breaker
 
 import (
 	"fmt"
-	"math"
+	"slices"
 	"time"
 )
 
@@ -29,13 +29,12 @@ type State struct {
 	// Taken are the tokens that have been taken and have not grown back by Updated.
 	Taken float64 `json:"taken"`
 
+	// Counted are the keys that were counted last, at most maxCounted, the newest last. Who asks again for one of them, be it
+	// of another replica, is let pass and not counted twice.
+	Counted []string `json:"-"`
+
 	// Updated is when Taken was right. Replicas write it by their own clocks.
 	Updated time.Time `json:"updated,omitzero"`
-}
-
-// Tokens are how many could be taken now.
-func (s *State) Tokens(limits Limits, now time.Time) int {
-	return max(0, int(math.Floor(float64(limits.Burst)-s.taken(limits, now)+rounding)))
 }
 
 // rounding keeps a token that is there but for the last bit of a float.
@@ -47,20 +46,34 @@ func (s *State) taken(limits Limits, now time.Time) float64 {
 	return max(0, s.Taken-passed*float64(limits.PerMinute))
 }
 
-// Take takes up to n tokens and returns how many it got. Getting fewer opens the breaker; an open one gives none.
-func (s *State) Take(n int, limits Limits, now time.Time) int {
-	if s.Open {
-		return 0
+// maxCounted bounds the keys that are remembered: many times what is let go while anybody asks again.
+const maxCounted = 256
+
+// Take counts the keys, and returns for each whether it may go. One for which there is no token opens the breaker; an open one
+// gives none, but lets pass what was counted before.
+func (s *State) Take(keys []string, limits Limits, now time.Time) []bool {
+	granted := make([]bool, len(keys))
+	if !s.Open {
+		s.Taken = s.taken(limits, now)
+		if now.After(s.Updated) {
+			s.Updated = now
+		}
 	}
-	granted := min(n, s.Tokens(limits, now))
-	s.Taken = s.taken(limits, now) + float64(granted)
-	if now.After(s.Updated) {
-		s.Updated = now
+	for i, key := range keys {
+		switch {
+		case slices.Contains(s.Counted, key):
+			granted[i] = true
+		case s.Open:
+		case float64(limits.Burst)-s.Taken+rounding >= 1:
+			granted[i] = true
+			s.Taken++
+			s.Counted = append(s.Counted, key)
+		default:
+			s.Open, s.Since = true, now
+			s.Reason = fmt.Sprintf("more than %d deletions at once, or %d a minute", limits.Burst, limits.PerMinute)
+		}
 	}
-	if granted < n {
-		s.Open, s.Since = true, now
-		s.Reason = fmt.Sprintf("more than %d deletions at once, or %d a minute", limits.Burst, limits.PerMinute)
-	}
+	s.Counted = s.Counted[max(0, len(s.Counted)-maxCounted):]
 	return granted
 }
 
@@ -69,6 +82,6 @@ func (s *State) Release(by string, now time.Time) bool {
 	if !s.Open {
 		return false
 	}
-	*s = State{Since: now, ReleasedBy: by, Updated: now}
+	*s = State{Since: now, ReleasedBy: by, Updated: now, Counted: s.Counted}
 	return true
 }

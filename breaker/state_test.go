@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -30,7 +31,7 @@ func TestTake(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var s State
 			for i, step := range steps {
-				got := s.Take(step.n, limits, start.Add(step.after))
+				got := takeNew(&s, step.n, start.Add(step.after))
 				if got != step.want || s.Open != step.open {
 					t.Fatalf("step %d: got %d, open %v; want %d, %v (%+v)", i, got, s.Open, step.want, step.open, s)
 				}
@@ -44,11 +45,52 @@ func TestRelease(t *testing.T) {
 	if s.Release("alice", start) {
 		t.Error("a closed breaker was released")
 	}
-	s.Take(11, limits, start)
+	takeNew(&s, 11, start)
 	if !s.Release("alice", start.Add(time.Hour)) || s.Open || s.ReleasedBy != "alice" || s.Reason != "" {
 		t.Errorf("after the release: %+v", s)
 	}
-	if got := s.Take(10, limits, start.Add(time.Hour)); got != 10 {
+	if got := takeNew(&s, 10, start.Add(time.Hour)); got != 10 {
 		t.Errorf("got %d of a full bucket, want 10", got)
+	}
+}
+
+// takeNew takes for n keys that were never there, and returns how many were granted.
+func takeNew(s *State, n int, now time.Time) int {
+	keys := make([]string, n)
+	for i := range keys {
+		key++
+		keys[i] = fmt.Sprint("key-", key)
+	}
+	count := 0
+	for _, granted := range s.Take(keys, limits, now) {
+		if granted {
+			count++
+		}
+	}
+	return count
+}
+
+var key int
+
+func TestTakeAgain(t *testing.T) {
+	var s State
+	for range 50 {
+		if got := s.Take([]string{"a", "b", "a"}, limits, start); !got[0] || !got[1] || !got[2] {
+			t.Fatalf("got %v", got)
+		}
+	}
+	if s.Taken != 2 || s.Open {
+		t.Errorf("two keys took %v, open %v", s.Taken, s.Open)
+	}
+	takeNew(&s, 20, start)
+	if got := s.Take([]string{"a", "c"}, limits, start); !got[0] || got[1] {
+		t.Errorf("open: got %v; what was counted before passes, and nothing else", got)
+	}
+	for range 100 {
+		s.Release("alice", start)
+		takeNew(&s, 10, start.Add(time.Hour))
+	}
+	if len(s.Counted) > maxCounted {
+		t.Errorf("%d keys are remembered", len(s.Counted))
 	}
 }

@@ -127,14 +127,7 @@ func (p *Profile) Name() string { return p.file.Name }
 func (p *Profile) Namespaces() v1alpha1.Namespaces { return p.file.Namespaces }
 
 // Covers says whether the profile holds in a namespace.
-func (p *Profile) Covers(namespace string) bool {
-	if slices.Contains(p.file.Namespaces.Names, namespace) {
-		return true
-	}
-	return slices.ContainsFunc(p.file.Namespaces.Prefixes, func(prefix string) bool {
-		return len(namespace) > len(prefix) && strings.HasPrefix(namespace, prefix)
-	})
-}
+func (p *Profile) Covers(namespace string) bool { return p.file.Namespaces.Covers(namespace) }
 
 // agentName replaces the placeholder for the agent's name in the patterns of a profile.
 const agentName = "{deployment}"

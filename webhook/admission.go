@@ -32,9 +32,10 @@ type Policy interface {
 
 // Breaker bounds how many agents delete themselves. Package breaker has it.
 type Breaker interface {
-	// Take counts one deletion. It returns a *breaker.OpenError if there were too many, and any other error if that cannot
-	// be told.
-	Take(ctx context.Context) error
+	// Take counts one deletion, of what key names; asking again for the same one counts nothing. The API server asks
+	// admission again when the Deployment has changed meanwhile, perhaps of another replica. It returns a
+	// *breaker.OpenError if there were too many, and any other error if that cannot be told.
+	Take(ctx context.Context, key string) error
 
 	// Closed answers as Take does, and counts nothing.
 	Closed(ctx context.Context) error
@@ -92,8 +93,7 @@ type Admission struct {
 	Metrics      *Metrics
 	Logger       *slog.Logger
 
-	holds   holds
-	charged charged
+	holds holds
 }
 
 // StopHolding answers the self-deletes that are held, and holds none from now on: the server is about to stop, and another

@@ -38,6 +38,7 @@ type PolicyFile struct {
 type activePolicy struct {
 	Active
 	coverage   []v1alpha1.Namespaces
+	file       *v1alpha1.LifecyclePolicy
 	selfDelete v1alpha1.SelfDelete
 	gateway    string
 }
@@ -60,6 +61,9 @@ func LoadPolicyFile(path string, metrics *Metrics, log *slog.Logger) (*PolicyFil
 
 // Active implements PolicySource.
 func (f *PolicyFile) Active() Active { return f.active.Load().Active }
+
+// File returns the policy file in force. It must not be changed.
+func (f *PolicyFile) File() *v1alpha1.LifecyclePolicy { return f.active.Load().file }
 
 // SelfDelete returns what the policy in force asks of agents that delete themselves.
 func (f *PolicyFile) SelfDelete() v1alpha1.SelfDelete { return f.active.Load().selfDelete }
@@ -152,8 +156,8 @@ func compile(data []byte) (*activePolicy, error) {
 		return nil, err
 	}
 	active := &activePolicy{
-		Active:     Active{Policy: policyAdapter{compiled}, Hash: v1alpha1.Hash(data)},
-		selfDelete: file.SelfDelete, gateway: file.Identities.Gateway,
+		Active: Active{Policy: policyAdapter{compiled}, Hash: v1alpha1.Hash(data)},
+		file:   file, selfDelete: file.SelfDelete, gateway: file.Identities.Gateway,
 	}
 	for i := range file.Profiles {
 		active.coverage = append(active.coverage, file.Profiles[i].Namespaces)

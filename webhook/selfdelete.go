@@ -50,13 +50,12 @@ func (a *Admission) passBreaker(ctx context.Context, t *task, r *policy.Request,
 	switch {
 	case r.Old.Claim != nil:
 		return a.Breaker.Closed(ctx)
-	case !proof.Charge, a.charged.recently(proof.DeploymentUID, time.Now()):
+	case !proof.Charge:
 		return nil
 	}
-	if err := a.Breaker.Take(ctx); err != nil {
+	if err := a.Breaker.Take(ctx, string(proof.DeploymentUID)); err != nil {
 		return err
 	}
-	a.charged.remember(proof.DeploymentUID, time.Now())
 	a.Announcer.SelfDelete(ctx, t.Namespace, proof, t.policy.Hash)
 	return nil
 }

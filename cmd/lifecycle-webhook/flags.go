@@ -33,6 +33,7 @@ type flags struct {
 	tlsCert, tlsKey      string
 	caSecret             string
 	dnsNames             []string
+	reaper               bool
 	drainDelay           time.Duration
 	maxBody              int64
 	maxInFlight          int
@@ -93,6 +94,7 @@ func (f *flags) define(set *flag.FlagSet) {
 		f.dnsNames = append(f.dnsNames, s)
 		return nil
 	})
+	set.BoolVar(&f.reaper, "reaper", true, "look after what agents leave undone, while this replica holds the Lease")
 	set.DurationVar(&f.drainDelay, "drain-delay", webhook.DefaultDrainDelay,
 		"how long to serve on after a signal to stop, until all nodes have learned of it")
 	set.Int64Var(&f.maxBody, "max-body", webhook.DefaultMaxBody, "largest request in `bytes`")

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/dexorder/agent-lifecycle/breaker"
 	"github.com/dexorder/agent-lifecycle/certs"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/reaper"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
 
@@ -109,9 +111,16 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	components := []component{policies, certificate, cluster, coverage, restartRules, events}
+	if f.reaper {
+		components = append(components, reaper.New(reaper.Options{
+			Config: config, Namespace: f.namespace, Identity: instance() + "-" + strconv.Itoa(os.Getpid()), Policy: policies,
+			Breaker: circuitBreaker, Now: time.Now, Metrics: reaper.NewMetrics(registry), Logger: log.With("part", "reaper"),
+		}))
+	}
 	log.Info("Starting", "version", programVersion(), "policy", f.policy, "certs", f.certs)
 	return runUntil(ctx, func(ctx context.Context) error { return server.Run(ctx, admission, health) },
-		policies, certificate, cluster, coverage, restartRules, events)
+		components...)
 }
 
 // runUntil runs main until ctx ends, and the components until main has returned. A component that fails stops it all.

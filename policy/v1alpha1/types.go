@@ -1,6 +1,9 @@
 package v1alpha1
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -203,6 +206,16 @@ type Namespaces struct {
 
 	// Prefixes match the beginning of a name that is longer than the prefix. A prefix ends in "-".
 	Prefixes []string `json:"prefixes,omitempty"`
+}
+
+// Covers says whether a namespace is among them.
+func (n *Namespaces) Covers(namespace string) bool {
+	if slices.Contains(n.Names, namespace) {
+		return true
+	}
+	return slices.ContainsFunc(n.Prefixes, func(prefix string) bool {
+		return len(namespace) > len(prefix) && strings.HasPrefix(namespace, prefix)
+	})
 }
 
 // ServiceAccount is the default account of a profile's agents.

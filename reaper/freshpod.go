@@ -1,0 +1,105 @@
+package reaper
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// settle is how long an agent stays dead before it gets a fresh Pod: until its sidecar has asked, and was refused.
+const settle = 10 * time.Second
+
+// fresh says what becomes of a Pod.
+type fresh struct {
+	// restart says that the Pod is to be deleted, so that another one starts; reason says why.
+	restart bool
+	reason  string
+
+	// wait is when to look again; 0 if only a change of the Pod can alter anything.
+	wait time.Duration
+}
+
+// decidePod says whether an agent that ended with 42 and is kept gets a fresh Pod: where its user type never shuts down, or
+// where it ended so early that it was no idleness. Whatever else it is, its deletion is the sidecar's to ask for, and waiting
+// for that is no reason to start it again.
+func decidePod(a *agent, pod *corev1.Pod, now time.Time) fresh {
+	ended := idleExit(pod)
+	if ended == nil || pod.DeletionTimestamp != nil {
+		return fresh{}
+	}
+	began := pod.CreationTimestamp
+	if pod.Status.StartTime != nil {
+		began = *pod.Status.StartTime
+	}
+	least := a.policy.SelfDelete.MinimumLifetime.Duration
+	var reason string
+	switch lifetime := ended.FinishedAt.Sub(began.Time); {
+	case a.tier.Shutdown != v1alpha1.ShutdownWhenIdle:
+		reason = fmt.Sprintf("agents of user type %s never shut down", a.userType)
+	case lifetime < least:
+		reason = fmt.Sprintf("its Pod had lived %s, less than %s: that was no idleness", lifetime, least)
+	default:
+		return fresh{}
+	}
+	if left := ended.FinishedAt.Add(settle).Sub(now); left > 0 {
+		return fresh{wait: left}
+	}
+	return fresh{restart: true, reason: reason}
+}
+
+// idleExit returns how the agent ended, if it is dead with 42.
+func idleExit(pod *corev1.Pod) *corev1.ContainerStateTerminated {
+	i, err := inject.AgentContainerOfPod(pod)
+	if err != nil {
+		return nil
+	}
+	for j := range pod.Status.ContainerStatuses {
+		s := &pod.Status.ContainerStatuses[j]
+		if t := s.State.Terminated; s.Name == pod.Spec.Containers[i].Name && t != nil && t.ExitCode == lifecycle.ExitIdle && t.Signal == 0 {
+			return t
+		}
+	}
+	return nil
+}
+
+// Bounds of the pause between two fresh Pods of one agent: an image that ends with 42 at once must not make Pods for ever.
+const (
+	pauseMin   = 10 * time.Second
+	pauseMax   = 5 * time.Minute
+	pauseReset = 10 * time.Minute
+)
+
+// pauses remembers how often agents were started again, by the UID of their Deployment.
+type pauses map[string]struct {
+	last time.Time
+	next time.Duration
+}
+
+// left is how long an agent has to wait yet.
+func (p pauses) left(uid string, now time.Time) time.Duration {
+	entry, ok := p[uid]
+	if !ok || now.Sub(entry.last) >= pauseReset+entry.next {
+		return 0
+	}
+	return max(0, entry.last.Add(entry.next).Sub(now))
+}
+
+// note remembers a fresh Pod, and forgets agents that have been quiet.
+func (p pauses) note(uid string, now time.Time) {
+	entry, ok := p[uid]
+	if !ok || now.Sub(entry.last) >= pauseReset+entry.next {
+		entry.next = 0
+	}
+	entry.last, entry.next = now, min(max(2*entry.next, pauseMin), pauseMax)
+	p[uid] = entry
+	for other, e := range p {
+		if now.Sub(e.last) >= pauseReset+e.next {
+			delete(p, other)
+		}
+	}
+}
