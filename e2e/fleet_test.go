@@ -71,7 +71,9 @@ func remaining(ctx context.Context, prefix string) (int, error) {
 func TestFleet(t *testing.T) {
 	releaseBreaker(t)
 	bystander := bear(t, "bystander")
-	fleet := together(t, "fleet", 50, time.Now().Add(75*time.Second))
+	at := time.Now().Add(75 * time.Second)
+	fleet := together(t, "fleet", 50, at)
+	time.Sleep(time.Until(at))
 	var all sync.WaitGroup
 	for _, l := range fleet {
 		all.Go(l.expectGone)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -281,12 +282,43 @@ func (l *life) killSidecar() {
 	}
 }
 
-// claim creates the agent's claim, for the length of the test. With an owner it goes with the agent, as the gateway makes it
-// for user types whose storage is deleted.
-func claim(t *testing.T, name string, owner *appsv1.Deployment) {
+// awaitOwned waits until the reaper has said of the agent's claim or Service that they are the agent's.
+func (l *life) awaitOwned() {
+	l.t.Helper()
+	selector := metav1.ListOptions{LabelSelector: lifecycle.LabelDeployment + "=" + l.name}
+	eventually(l.t, lifeTimeout, func(ctx context.Context) error {
+		claims, err := client.CoreV1().PersistentVolumeClaims(agentsNamespace).List(ctx, selector)
+		if err != nil {
+			return err
+		}
+		services, err := client.CoreV1().Services(agentsNamespace).List(ctx, selector)
+		if err != nil {
+			return err
+		}
+		var objects []metav1.ObjectMeta
+		for i := range claims.Items {
+			objects = append(objects, claims.Items[i].ObjectMeta)
+		}
+		for i := range services.Items {
+			objects = append(objects, services.Items[i].ObjectMeta)
+		}
+		if len(objects) == 0 {
+			return errors.New("the agent has neither claim nor Service")
+		}
+		for i := range objects {
+			if len(objects[i].OwnerReferences) != 1 || objects[i].OwnerReferences[0].UID != l.deployment.UID {
+				return fmt.Errorf("%s is not owned by the agent: %v", objects[i].Name, objects[i].OwnerReferences)
+			}
+		}
+		return nil
+	})
+}
+
+// claim creates the agent's claim as somebody would by hand, for the length of the test.
+func claim(t *testing.T, name string) {
 	t.Helper()
 	c := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: name + "-data", Labels: map[string]string{lifecycle.LabelDeployment: name}, OwnerReferences: owners(owner)},
+		ObjectMeta: metav1.ObjectMeta{Name: name + "-data", Labels: map[string]string{lifecycle.LabelDeployment: name}},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{
@@ -302,10 +334,10 @@ func claim(t *testing.T, name string, owner *appsv1.Deployment) {
 }
 
 // service creates the agent's Service.
-func service(t *testing.T, name string, owner *appsv1.Deployment) {
+func service(t *testing.T, name string) {
 	t.Helper()
 	s := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{lifecycle.LabelDeployment: name}, OwnerReferences: owners(owner)},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{lifecycle.LabelDeployment: name}},
 		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}}},
 	}
 	services := client.CoreV1().Services(agentsNamespace)
@@ -313,13 +345,4 @@ func service(t *testing.T, name string, owner *appsv1.Deployment) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = services.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}) })
-}
-
-func owners(d *appsv1.Deployment) []metav1.OwnerReference {
-	if d == nil {
-		return nil
-	}
-	return []metav1.OwnerReference{{
-		APIVersion: "apps/v1", Kind: "Deployment", Name: d.Name, UID: d.UID, BlockOwnerDeletion: new(true),
-	}}
 }

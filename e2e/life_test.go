@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -77,6 +78,8 @@ func lives(t *testing.T, prefix string) {
 		{"stale", staleExitCode},
 		{"exec", otherProcessExits42},
 		{"enterprise", enterpriseStays},
+		{"raise", raiseKeepsStorage},
+		{"too-soon", tooSoonGetsFreshPod},
 		{"sidecar-before", sidecarKilledBefore},
 		{"sidecar-during", sidecarKilledDuring},
 		{"rollout", rolloutIsNotIdleness},
@@ -97,20 +100,20 @@ func (l *life) leave42() {
 	l.must("POST", "exit", "code", "42", "file", "42")
 }
 
-// An agent that ends with 42 is gone, and its Service with it.
+// An agent that ends with 42 is gone, and its Service with it, though nobody but the reaper has said that it is its.
 func idleIsGone(t *testing.T, name string) {
 	l := bear(t, name)
-	service(t, name, l.deployment)
+	service(t, name)
+	l.awaitOwned()
 	l.leave42()
 	l.expectGone()
 }
 
-// The storage of an anonymous user goes with the agent.
+// The storage of an anonymous user goes with the agent, also where it was made by hand.
 func anonymousLeavesNothing(t *testing.T, name string) {
-	l := &life{t: t, name: name}
-	l.create(withUserType(lifecycle.Anonymous), withClaim)
-	claim(t, name, l.deployment)
-	l.awaitRunning()
+	claim(t, name)
+	l := bear(t, name, withUserType(lifecycle.Anonymous), withClaim)
+	l.awaitOwned()
 	l.leave42()
 	l.expectGone()
 	_, err := client.CoreV1().PersistentVolumeClaims(agentsNamespace).Get(t.Context(), name+"-data", metav1.GetOptions{})
@@ -121,7 +124,7 @@ func anonymousLeavesNothing(t *testing.T, name string) {
 
 // The storage of others is kept, and is mounted again by the next agent of that name.
 func storageIsKept(t *testing.T, name string) {
-	claim(t, name, nil)
+	claim(t, name)
 	l := bear(t, name, withUserType(lifecycle.Paid), withClaim)
 	l.must("POST", "data", "content", "work of days")
 	l.leave42()
@@ -198,6 +201,54 @@ func enterpriseStays(t *testing.T, name string) {
 	l.exit(42)
 	l.expectRestarted(42)
 	l.expectSidecarSays("never shuts down", "Agent ended")
+	l.expectKept()
+}
+
+// A user who pays before the agent ends keeps the storage.
+func raiseKeepsStorage(t *testing.T, name string) {
+	claim(t, name)
+	l := bear(t, name, withUserType(lifecycle.Anonymous), withClaim)
+	l.awaitOwned()
+	raise := []byte(`{"metadata": {"labels": {"` + lifecycle.LabelUserType + `": "paid"}}}`)
+	if _, err := client.AppsV1().Deployments(agentsNamespace).Patch(t.Context(), name, types.MergePatchType, raise, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, lifeTimeout, func(ctx context.Context) error {
+		pods, err := l.pods(ctx) // the new user type is in the template too
+		if err != nil || len(pods) != 1 || pods[0].Labels[lifecycle.LabelUserType] != "paid" {
+			return fmt.Errorf("the raise has not arrived: %s, %w", describePods(pods), err)
+		}
+		return nil
+	})
+	l.awaitRunning()
+	l.leave42()
+	l.expectGone()
+	kept, err := client.CoreV1().PersistentVolumeClaims(agentsNamespace).Get(t.Context(), name+"-data", metav1.GetOptions{})
+	if err != nil || kept.DeletionTimestamp != nil || kept.Labels[lifecycle.LabelUserType] != "paid" {
+		t.Errorf("the claim was not kept: %+v, %v", kept, err)
+	}
+}
+
+// An agent that ends with 42 right after its start is broken: it is kept, and gets a fresh Pod.
+func tooSoonGetsFreshPod(t *testing.T, name string) {
+	l := &life{t: t, name: name}
+	l.create(func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Command = []string{"/bin/e2e-agent", "exit", "42"}
+		d.Spec.Template.Spec.Containers[0].ReadinessProbe = nil
+	})
+	first := podOf(t, l.deployment).Name
+	eventually(t, lifeTimeout, func(ctx context.Context) error {
+		pods, err := l.pods(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range pods {
+			if pods[i].Name != first && pods[i].DeletionTimestamp == nil {
+				return nil
+			}
+		}
+		return fmt.Errorf("there is no fresh Pod: %s", describePods(pods))
+	})
 	l.expectKept()
 }
 

@@ -43,8 +43,8 @@ func asSidecar(t *testing.T, pod *corev1.Pod) kubernetes.Interface {
 func TestToken(t *testing.T) {
 	t.Parallel()
 	a, neighbour := bear(t, "token-a"), bear(t, "token-a-b")
-	claim(t, neighbour.name, nil)
-	claim(t, a.name, nil)
+	claim(t, neighbour.name)
+	claim(t, a.name)
 	mine := asSidecar(t, a.pod)
 	deployments := mine.AppsV1().Deployments(agentsNamespace)
 	orphan := metav1.DeletePropagationOrphan
