@@ -39,12 +39,12 @@ help: ## Print this text.
 	  /^#- / {printf "  %17s %s\n", "", substr($$0, 4)}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: ## Watch the webhook work on a real API server on this machine; Go is all it needs.
+demo: ## Watch an agent live, and go, on a real control plane on this machine; Go is all it needs.
 #- KEEP=1 leaves it running and says how to reach it.
-	@echo "== lifecycle-webhook and demo"
-	@tools/progress "building" env $(GO_BUILD) -v -o bin/ ./cmd/lifecycle-webhook ./demo
-	@echo "== etcd, kube-apiserver, kubectl"
-	@assets=$$(tools/assets) && echo "$$assets" && KUBEBUILDER_ASSETS="$$assets" bin/demo
+	@echo "== lifecycle-webhook, lifecycle-manager, lifecycle-sidecar and demo"
+	@tools/progress "building" env $(GO_BUILD) -v -o bin/ ./cmd/lifecycle-webhook ./cmd/lifecycle-manager ./cmd/lifecycle-sidecar ./demo
+	@echo "== etcd, kube-apiserver, kube-controller-manager, kubectl"
+	@assets=$$(tools/assets --with-controller-manager) && echo "$$assets" && KUBEBUILDER_ASSETS="$$assets" bin/demo
 
 ##@ Check it
 

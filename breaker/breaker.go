@@ -115,7 +115,7 @@ func (b *Breaker) write() {
 		}
 		granted, refusal := b.take(keys)
 		for i := range waiting {
-			if granted != nil && granted[i] {
+			if i < len(granted) && granted[i] {
 				waiting[i].result <- nil
 			} else {
 				waiting[i].result <- refusal

@@ -21,6 +21,9 @@ type demo struct {
 	options   installation.Options
 	agentFile string
 
+	// programs is the directory of lifecycle-manager and lifecycle-sidecar.
+	programs string
+
 	cluster      *controlplane.ControlPlane
 	installation *installation.Installation
 	client       client.Client
@@ -40,6 +43,7 @@ var scenes = []scene{
 	{"The policy file changes, and nothing restarts", (*demo).reloadPolicy},
 	{"The CA is thrown away under traffic, and nothing fails", (*demo).rotateCertificate},
 	{"Both servers are replaced under traffic, and nothing fails", (*demo).restartServers},
+	{"An agent goes idle, and is gone", (*demo).idleAgent},
 }
 
 func (d *demo) run(ctx context.Context) error {

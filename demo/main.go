@@ -21,13 +21,14 @@ func main() {
 	program := flag.String("server", "bin/lifecycle-webhook", "the server program to run")
 	manifests := flag.String("manifests", "manifests/base", "the manifests to install")
 	policy := flag.String("policy", "policy/v1alpha1/example.yaml", "the policy file to begin with")
+	programs := flag.String("programs", "bin", "the directory of lifecycle-manager and lifecycle-sidecar")
 	agent := flag.String("agent", "demo/agent.yaml", "the agent to deploy")
 	flag.Parse()
 	log.SetLogger(logr.Discard())
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	began := time.Now()
-	d := &demo{out: os.Stdout, agentFile: *agent, options: installation.Options{
+	d := &demo{out: os.Stdout, agentFile: *agent, programs: *programs, options: installation.Options{
 		Program: *program, Manifests: *manifests, Policy: *policy, Flags: []string{"--drain-delay", "2s"},
 	}}
 	err := d.run(ctx)

@@ -116,7 +116,8 @@ func TestWarning(t *testing.T) {
 		}
 	}
 	eventually(t, lifeTimeout, func(context.Context) error {
-		if read(); !status.Warned || status.State != "IDLE" {
+		read()
+		if !status.Warned || status.State != "IDLE" {
 			return errors.New("the agent was not warned")
 		}
 		return nil
@@ -131,7 +132,8 @@ func TestWarning(t *testing.T) {
 	if err != nil {
 		t.Fatalf("snooze: %v: %s", err, answer)
 	}
-	if read(); status.Warned || !status.Deadline.After(first) {
+	read()
+	if status.Warned || !status.Deadline.After(first) {
 		t.Errorf("after the snooze: %+v, the deadline was %s", status, first)
 	}
 	time.Sleep(time.Until(first) + 3*time.Second)

@@ -173,7 +173,7 @@ func (l *life) expectGone() {
 				return nil
 			}
 			pods, _ := l.pods(ctx)
-			return fmt.Errorf("Deployment %s is there (%v); %s", l.name, err, describePods(pods))
+			return errors.Join(fmt.Errorf("agent %s is there: %s", l.name, describePods(pods)), err)
 		}
 		selector := metav1.ListOptions{LabelSelector: lifecycle.LabelDeployment + "=" + l.name}
 		sets, err := client.AppsV1().ReplicaSets(agentsNamespace).List(ctx, selector)

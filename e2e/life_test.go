@@ -14,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
@@ -48,7 +50,7 @@ func useSidecar(t *testing.T, image string) {
 	var before string
 	err := change(t.Context(), func(policy string) string {
 		before = policy
-		return regexp.MustCompile(`(?m)^  image: .*`).ReplaceAllString(policy, "  image: "+image)
+		return regexp.MustCompile(`(?m)^ {2}image: .*`).ReplaceAllString(policy, "  image: "+image)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +212,13 @@ func raiseKeepsStorage(t *testing.T, name string) {
 	l := bear(t, name, withUserType(lifecycle.Anonymous), withClaim)
 	l.awaitOwned()
 	raise := []byte(`{"metadata": {"labels": {"` + lifecycle.LabelUserType + `": "paid"}}}`)
-	if _, err := client.AppsV1().Deployments(agentsNamespace).Patch(t.Context(), name, types.MergePatchType, raise, metav1.PatchOptions{}); err != nil {
+	editor := rest.CopyConfig(config) // the policy names who may change a user type
+	editor.Impersonate = rest.ImpersonationConfig{UserName: "sales", Groups: []string{"system:masters"}}
+	sales, err := kubernetes.NewForConfig(editor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sales.AppsV1().Deployments(agentsNamespace).Patch(t.Context(), name, types.MergePatchType, raise, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, lifeTimeout, func(ctx context.Context) error {

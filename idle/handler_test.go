@@ -149,10 +149,10 @@ func TestDescription(t *testing.T) {
 	var described []string
 	path := ""
 	for line := range strings.Lines(string(data)) {
-		if m := regexp.MustCompile(`^  (/\S+):`).FindStringSubmatch(line); m != nil {
+		if m := regexp.MustCompile(`^ {2}(/\S+):`).FindStringSubmatch(line); m != nil {
 			path = m[1]
 		}
-		if m := regexp.MustCompile(`^    (get|put|post|delete):`).FindStringSubmatch(line); m != nil {
+		if m := regexp.MustCompile(`^ {4}(get|put|post|delete):`).FindStringSubmatch(line); m != nil {
 			described = append(described, strings.ToUpper(m[1])+" "+path)
 		}
 	}

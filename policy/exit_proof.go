@@ -43,7 +43,7 @@ func (p *Profile) exitProof(facts *Facts) (exit, []Violation) {
 		ended = status.LastTerminationState.Terminated
 		if ended == nil || !isIdleExit(ended) || p.isStale(facts, ended) {
 			return wait("the kubelet has not reported that container %q of Pod %q ended with %d%s", name, pod.Name,
-				lifecycle.ExitIdle, p.before(facts, ended))
+				lifecycle.ExitIdle, p.before(ended))
 		}
 	}
 	if !isIdleExit(ended) {
@@ -71,7 +71,7 @@ func (p *Profile) isStale(facts *Facts, t *corev1.ContainerStateTerminated) bool
 }
 
 // before says what came before the run that is under way.
-func (p *Profile) before(facts *Facts, t *corev1.ContainerStateTerminated) string {
+func (p *Profile) before(t *corev1.ContainerStateTerminated) string {
 	switch {
 	case t == nil:
 		return ""

@@ -156,7 +156,7 @@ func (r *reconciler) freshPod(ctx context.Context, a *agent) (time.Duration, err
 		}
 		if err := r.breaker.Closed(ctx); err != nil {
 			r.log.InfoContext(ctx, "A dead agent waits for the circuit breaker", "namespace", a.Namespace, "deployment", a.Name, "error", err)
-			return pauseMin, nil
+			return firstPause, nil
 		}
 		return r.restart(ctx, a, pod, f.reason)
 	}

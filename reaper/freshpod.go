@@ -69,8 +69,8 @@ func idleExit(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 
 // Bounds of the pause between two fresh Pods of one agent: an image that ends with 42 at once must not make Pods for ever.
 const (
-	pauseMin   = 10 * time.Second
-	pauseMax   = 5 * time.Minute
+	firstPause   = 10 * time.Second
+	longestPause   = 5 * time.Minute
 	pauseReset = 10 * time.Minute
 )
 
@@ -95,7 +95,7 @@ func (p pauses) note(uid string, now time.Time) {
 	if !ok || now.Sub(entry.last) >= pauseReset+entry.next {
 		entry.next = 0
 	}
-	entry.last, entry.next = now, min(max(2*entry.next, pauseMin), pauseMax)
+	entry.last, entry.next = now, min(max(2*entry.next, firstPause), longestPause)
 	p[uid] = entry
 	for other, e := range p {
 		if now.Sub(e.last) >= pauseReset+e.next {

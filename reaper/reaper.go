@@ -69,13 +69,13 @@ func New(options Options) *Reaper { return &Reaper{options} }
 
 // Run waits for the Lease, works while it holds it, and waits again once it has lost it, until ctx ends.
 func (r *Reaper) Run(ctx context.Context) error {
-	client, err := kubernetes.NewForConfig(r.options.Config)
+	clientset, err := kubernetes.NewForConfig(r.options.Config)
 	if err != nil {
 		return fmt.Errorf("reaper: %w", err)
 	}
 	lock := &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: r.options.Namespace, Name: LeaseName},
-		Client:     client.CoordinationV1(),
+		Client:     clientset.CoordinationV1(),
 		LockConfig: resourcelock.ResourceLockConfig{Identity: r.options.Identity},
 	}
 	for ctx.Err() == nil {

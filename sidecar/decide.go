@@ -40,9 +40,9 @@ func decide(r reply) next {
 // backoff is how long to wait before the attempt that follows attempt, which counts from 1: twice as long each time, with
 // jitter so that agents that ended together do not ask together, and not less than the server asked for.
 func backoff(attempt int, r reply, random func() float64) time.Duration {
-	pause := backoffMax
+	pause := lastBackoff
 	if shift := attempt - 1; shift < 6 {
-		pause = min(backoffMin<<shift, backoffMax)
+		pause = min(firstBackoff<<shift, lastBackoff)
 	}
 	if r.code == http.StatusTooManyRequests || r.code == http.StatusServiceUnavailable {
 		pause = max(pause, r.retryAfter)

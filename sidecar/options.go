@@ -87,10 +87,10 @@ func (o *Options) complete() error {
 
 // How the sidecar looks for processes and asks the server.
 const (
-	// rescanMin and rescanMax bound how often it looks for the agent while there is none: right after a start, or between a
+	// firstRescan and lastRescan bound how often it looks for the agent while there is none: right after a start, or between a
 	// crash and the kubelet's restart. An agent is found well before it can have been idle for a minute.
-	rescanMin = 50 * time.Millisecond
-	rescanMax = 5 * time.Second
+	firstRescan = 50 * time.Millisecond
+	lastRescan = 5 * time.Second
 
 	// rescanIdle is how often it looks while the agent runs, for what came beside it.
 	rescanIdle = 45 * time.Second
@@ -99,9 +99,9 @@ const (
 	// meanwhile.
 	lateStart = 30 * time.Second
 
-	// backoffMin and backoffMax bound the pause between two requests.
-	backoffMin = 100 * time.Millisecond
-	backoffMax = 5 * time.Second
+	// firstBackoff and lastBackoff bound the pause between two requests.
+	firstBackoff = 100 * time.Millisecond
+	lastBackoff = 5 * time.Second
 
 	// maxRetryAfter bounds what a server can ask for.
 	maxRetryAfter = time.Minute

@@ -64,7 +64,7 @@ func (t *processTable) mains() ([]process, error) {
 			continue
 		}
 		s, err := t.stat(e.Name())
-		if err != nil || s.parent != 0 || s.zombie {
+		if err != nil || s.parent != 0 || s.zombie || s.kernel {
 			continue
 		}
 		cgroup, err := t.cgroup(e.Name())
@@ -80,6 +80,9 @@ type stat struct {
 	parent int
 	start  uint64
 	zombie bool
+
+	// kernel is a thread of the kernel, which has no parent either where the host's processes are seen.
+	kernel bool
 }
 
 // stat reads the few fields that are needed. The name in parentheses may hold anything, so they are counted from its end.
@@ -90,13 +93,19 @@ func (t *processTable) stat(pid string) (stat, error) {
 	}
 	i := bytes.LastIndexByte(data, ')')
 	fields := bytes.Fields(data[i+1:])
-	const state, parent, start = 0, 1, 19
+	const (
+		state, parent, flags, start = 0, 1, 6, 19
+
+		kernelThread = 0x00200000 // PF_KTHREAD
+	)
 	if i < 0 || len(fields) <= start {
 		return stat{}, fmt.Errorf("%s/stat: %d fields", pid, len(fields))
 	}
 	ppid, err1 := strconv.Atoi(string(fields[parent]))
 	ticks, err2 := strconv.ParseUint(string(fields[start]), 10, 64)
-	return stat{ppid, ticks, fields[state][0] == 'Z' || fields[state][0] == 'X'}, errors.Join(err1, err2)
+	bits, err3 := strconv.ParseUint(string(fields[flags]), 10, 64)
+	dead := fields[state][0] == 'Z' || fields[state][0] == 'X'
+	return stat{ppid, ticks, dead, bits&kernelThread != 0}, errors.Join(err1, err2, err3)
 }
 
 // cgroup is where a process belongs, as seen from here: by the unified hierarchy, or all lines of the older ones.

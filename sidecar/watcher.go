@@ -84,9 +84,9 @@ func (p *pace) after(scanned bool, none bool) time.Duration {
 		p.next = 0
 		return rescanIdle
 	case !scanned || p.next == 0:
-		p.next = rescanMin
+		p.next = firstRescan
 	default:
-		p.next = min(2*p.next, rescanMax)
+		p.next = min(2*p.next, lastRescan)
 	}
 	return p.next
 }

@@ -11,8 +11,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -52,7 +54,7 @@ type usageError struct{ error }
 
 func command(args []string, stdout, stderr io.Writer) error {
 	verb := "run"
-	if len(args) > 0 && len(args[0]) > 0 && args[0][0] != '-' {
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		verb, args = args[0], args[1:]
 	}
 	switch verb {
@@ -68,8 +70,8 @@ func command(args []string, stdout, stderr io.Writer) error {
 }
 
 type flags struct {
-	kubeconfig, exitStatus, terminationLog, level string
-	dryRun, once                                  bool
+	kubeconfig, runDir, exitStatus, terminationLog, level string
+	dryRun, once                                          bool
 }
 
 func run(args []string, stdout, stderr io.Writer) error {
@@ -78,6 +80,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	set.SetOutput(io.Discard)
 	set.StringVar(&f.exitStatus, "exit-status", "auto", "where to learn how the agent ended: pidfd (Linux 6.15), file, or auto")
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server by this file, to run the sidecar by hand")
+	set.StringVar(&f.runDir, "run-dir", lifecycle.RunDir, "where the agent's lifecycle manager leaves its exit code")
 	set.BoolVar(&f.dryRun, "dry-run", false, "ask for deletions that are judged and not carried out")
 	set.BoolVar(&f.once, "once", false, "end with the first decision: 0 if the deletion was accepted, else 1")
 	set.StringVar(&f.terminationLog, "termination-log", "/dev/termination-log", "where to write why the sidecar ended")
@@ -123,7 +126,8 @@ func (f *flags) options(stderr io.Writer) (sidecar.Options, error) {
 	}
 	o := sidecar.Options{
 		Namespace: os.Getenv(lifecycle.EnvNamespace), Deployment: os.Getenv(lifecycle.EnvDeploymentName),
-		ExitStatus: exitStatus, DryRun: f.dryRun, Once: f.once,
+		ExitCodeFile: filepath.Join(f.runDir, filepath.Base(lifecycle.ExitCodeFile)),
+		ExitStatus:   exitStatus, DryRun: f.dryRun, Once: f.once,
 		Logger: slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level})),
 	}
 	for name, value := range map[string]string{lifecycle.EnvNamespace: o.Namespace, lifecycle.EnvDeploymentName: o.Deployment} {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,7 +37,7 @@ func main() {
 	if len(os.Args) > 3 && os.Args[1] == "until" { // until TIME CODE: ends then, as many do at once
 		at, err := time.Parse(time.RFC3339, os.Args[2])
 		if err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 		code, _ := strconv.Atoi(os.Args[3])
 		time.AfterFunc(time.Until(at), func() {
@@ -54,7 +55,7 @@ func main() {
 		_ = server.Close()
 	}()
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 }
 
@@ -119,6 +120,7 @@ func handler() http.Handler {
 					block[i] = 1
 				}
 				all = append(all, block)
+				runtime.KeepAlive(all)
 			}
 		}()
 	})

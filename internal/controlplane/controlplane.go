@@ -80,6 +80,11 @@ func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 	return cp, nil
 }
 
+// StartControllerManager starts kube-controller-manager where Start was not asked for it. It must be called once at most.
+func (cp *ControlPlane) StartControllerManager(ctx context.Context) error {
+	return cp.startControllerManager(ctx)
+}
+
 // Kubeconfig is the path of a file with Config's access, for programs that take one. Stop removes it.
 func (cp *ControlPlane) Kubeconfig() string { return filepath.Join(cp.dir, "kubeconfig") }
 
