@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const policyFile = "policy.yaml"
@@ -98,6 +100,24 @@ func writePolicy(ctx context.Context, content string) error {
 		return err
 	}
 	config.Data[policyFile] = content
-	_, err = configs.Update(ctx, config, metav1.UpdateOptions{})
-	return err
+	if _, err = configs.Update(ctx, config, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	return nudge(ctx)
+}
+
+// nudge has the kubelet look after the servers' volumes now. By itself it does so once a minute or two.
+func nudge(ctx context.Context) error {
+	pods, err := servers(ctx)
+	if err != nil {
+		return err
+	}
+	patch := fmt.Appendf(nil, `{"metadata": {"annotations": {"e2e/nudged": %q}}}`, time.Now().Format(time.RFC3339Nano))
+	for i := range pods {
+		_, err := client.CoreV1().Pods(systemNamespace).Patch(ctx, pods[i].Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

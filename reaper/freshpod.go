@@ -70,8 +70,8 @@ func idleExit(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 // Bounds of the pause between two fresh Pods of one agent: an image that ends with 42 at once must not make Pods for ever.
 const (
 	firstPause   = 10 * time.Second
-	longestPause   = 5 * time.Minute
-	pauseReset = 10 * time.Minute
+	longestPause = 5 * time.Minute
+	pauseReset   = 10 * time.Minute
 )
 
 // pauses remembers how often agents were started again, by the UID of their Deployment.

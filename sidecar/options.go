@@ -90,7 +90,7 @@ const (
 	// firstRescan and lastRescan bound how often it looks for the agent while there is none: right after a start, or between a
 	// crash and the kubelet's restart. An agent is found well before it can have been idle for a minute.
 	firstRescan = 50 * time.Millisecond
-	lastRescan = 5 * time.Second
+	lastRescan  = 5 * time.Second
 
 	// rescanIdle is how often it looks while the agent runs, for what came beside it.
 	rescanIdle = 45 * time.Second
@@ -101,7 +101,7 @@ const (
 
 	// firstBackoff and lastBackoff bound the pause between two requests.
 	firstBackoff = 100 * time.Millisecond
-	lastBackoff = 5 * time.Second
+	lastBackoff  = 5 * time.Second
 
 	// maxRetryAfter bounds what a server can ask for.
 	maxRetryAfter = time.Minute
