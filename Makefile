@@ -58,6 +58,11 @@ test: $(KUSTOMIZE) ## Run the tests, against a real API server too.
 	@assets=$$(tools/assets --with-controller-manager) && echo "$$assets" && \
 	echo "== go test $(or $(RACE),(without -race: no C compiler))" && \
 	KUBEBUILDER_ASSETS="$$assets" KUSTOMIZE="$$PWD/$(KUSTOMIZE)" go test $(RACE) ./...
+	@if command -v python3 >/dev/null; then \
+	  echo "== the Python client, with $$(python3 --version)"; \
+	  $(GO_BUILD) -o bin/ ./cmd/lifecycle-manager && cd clients/python && \
+	  LIFECYCLE_MANAGER="$(CURDIR)/bin/lifecycle-manager" PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover -s tests -t .; \
+	else echo "== the Python client is NOT tested: there is no python3"; fi
 
 .PHONY: verify
 verify: verify-format verify-vet verify-lint verify-modules verify-generated verify-manifests verify-docs ## Check everything that needs no cluster: format, lint, manifests, docs, modules.

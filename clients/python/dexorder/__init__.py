@@ -1,0 +1,1 @@
+"""What a Python agent of the agent lifecycle uses."""

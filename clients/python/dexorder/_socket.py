@@ -1,0 +1,36 @@
+"""HTTP over a Unix socket, as far as the lifecycle manager's API takes it."""
+
+import http.client
+import json
+import socket
+from typing import Any, Optional
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to the manager's socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("lifecycle", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def call(path: str, method: str, target: str, body: Optional[Any] = None, timeout: float = 5.0) -> Any:
+    """Sends one request. Raises OSError if the manager is not reached, ValueError if it refuses."""
+    connection = UnixConnection(path, timeout)
+    try:
+        content = None if body is None else json.dumps(body)
+        connection.request(method, target, content, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        data = response.read()
+        if response.status >= 400:
+            raise ValueError(data.decode(errors="replace").strip())
+        return json.loads(data) if data else None
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
