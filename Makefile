@@ -72,6 +72,10 @@ verify: verify-format verify-vet verify-lint verify-modules verify-generated ver
 bench: $(BENCHSTAT) ## Measure, side by side with what else one could use.
 	@assets=$$(tools/assets) && KUBEBUILDER_ASSETS="$$assets" BENCHSTAT="$$PWD/$(BENCHSTAT)" bench/run
 
+.PHONY: bench-lives
+bench-lives: ## Measure how long agents take to go, on the kind cluster of E2E_KUBECONFIG, as make e2e leaves it.
+	@go run ./bench/lives
+
 .PHONY: e2e
 e2e: images e2e-images $(KIND) ## Run the end-to-end tests on a kind cluster of their own.
 #- E2E_KUBECONFIG=FILE uses that kind cluster instead.
