@@ -40,6 +40,19 @@ var (
 		"dexorder-system: get configmaps named lifecycle-breaker",
 		"dexorder-system: update configmaps named lifecycle-breaker",
 	}
+	rightsToReap = []string{
+		"cluster: get apps/deployments", "cluster: list apps/deployments", "cluster: watch apps/deployments",
+		"cluster: get persistentvolumeclaims", "cluster: list persistentvolumeclaims", "cluster: watch persistentvolumeclaims",
+		"cluster: get pods", "cluster: list pods", "cluster: watch pods",
+		"cluster: get services", "cluster: list services", "cluster: watch services",
+		"dexorder-agents: delete pods",
+		"dexorder-agents: patch persistentvolumeclaims",
+		"dexorder-agents: patch services",
+		"dexorder-agents: update apps/deployments/finalizers",
+		"dexorder-system: create coordination.k8s.io/leases",
+		"dexorder-system: get coordination.k8s.io/leases named lifecycle-reaper",
+		"dexorder-system: update coordination.k8s.io/leases named lifecycle-reaper",
+	}
 	rightsToReadRegistrations = []string{
 		"cluster: get admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
 		"cluster: get admissionregistration.k8s.io/validatingwebhookconfigurations named agent-lifecycle",
@@ -61,11 +74,12 @@ var (
 
 func TestRights(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
-		want := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReadRegistrations)
+		want := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReap, rightsToReadRegistrations)
 		if in.name != withCertManager {
 			want = append(want, rightsToKeepCertificates...)
 		}
 		slices.Sort(want)
+		want = slices.Compact(want)
 
 		got := map[string][]string{}
 		for _, binding := range ofKind[rbacv1.ClusterRoleBinding](t, in.objects, "ClusterRoleBinding") {
@@ -76,8 +90,9 @@ func TestRights(t *testing.T) {
 			role := as[rbacv1.Role](t, one(t, in.objects, binding.RoleRef.Kind, binding.RoleRef.Name))
 			grant(got, binding.Namespace, binding.Subjects, role.Rules)
 		}
-		for _, rights := range got {
+		for subject, rights := range got {
 			slices.Sort(rights)
+			got[subject] = slices.Compact(rights) // two roles may grant the same
 		}
 
 		server := "ServiceAccount dexorder-system/" + in.deployment.Spec.Template.Spec.ServiceAccountName
