@@ -84,9 +84,11 @@ func lives(t *testing.T, prefix string) {
 		{"too-soon", tooSoonGetsFreshPod},
 		{"sidecar-before", sidecarKilledBefore},
 		{"sidecar-during", sidecarKilledDuring},
+		{"sidecar-after", sidecarKilledAfter},
 		{"rollout", rolloutIsNotIdleness},
 		{"manager", managerStopsIdleAgent},
 		{"triggers", triggersKeepAgent},
+		{"leases", leasesKeepAgent},
 	} {
 		t.Run(promise.name, func(t *testing.T) {
 			t.Parallel()
@@ -278,6 +280,26 @@ func sidecarKilledDuring(t *testing.T, name string) {
 	l.expectGone()
 }
 
+// One that is killed when its call was accepted asks for the same again, and nothing comes of that.
+func sidecarKilledAfter(t *testing.T, name string) {
+	l := bear(t, name)
+	deployments := client.AppsV1().Deployments(agentsNamespace)
+	patch := func(finalizers string) {
+		t.Helper()
+		body := []byte(`{"metadata": {"finalizers": ` + finalizers + `}}`)
+		if _, err := deployments.Patch(t.Context(), name, types.MergePatchType, body, metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	patch(`["e2e.lifecycle.dexorder.io/hold"]`) // else the Pod is gone too soon
+	l.leave42()
+	l.expectSidecarSays("Deletion accepted")
+	l.killSidecar()
+	l.expectSidecarSays("An earlier run of the agent left exit code 42")
+	patch("null")
+	l.expectGone()
+}
+
 // A new image stops the old Pod, with SIGTERM, and that is no idleness.
 func rolloutIsNotIdleness(t *testing.T, name string) {
 	l := bear(t, name)
@@ -317,5 +339,20 @@ func triggersKeepAgent(t *testing.T, name string) {
 	}
 	l.expectKept()
 	l.must("DELETE", "manager/v1/triggers/cron")
+	l.expectGone()
+}
+
+// A lease keeps the agent for as long as it was taken for, and nobody has to end it.
+func leasesKeepAgent(t *testing.T, name string) {
+	l := bear(t, name, withManager("IDLE_TIMEOUT_MINUTES=0.2"))
+	answer, err := client.CoreV1().RESTClient().Post().Namespace(agentsNamespace).Resource("pods").Name(l.pod.Name + ":8080").
+		SubResource("proxy").Suffix("manager/v1/leases").Body([]byte(`{"id": "job-1", "ttlSeconds": 25}`)).DoRaw(t.Context())
+	if err != nil {
+		t.Fatalf("lease: %v: %s", err, answer)
+	}
+	time.Sleep(20 * time.Second)
+	if got := l.must("GET", "manager/v1/status"); !strings.Contains(got, `"RUNNING"`) || !strings.Contains(got, `"id":"job-1"`) {
+		t.Errorf("status: %s", got)
+	}
 	l.expectGone()
 }

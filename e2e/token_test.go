@@ -39,6 +39,25 @@ func asSidecar(t *testing.T, pod *corev1.Pod) kubernetes.Interface {
 	return c
 }
 
+// asPod is a client that the API server takes for the agents' account with a token of that Pod and UID. No such token
+// is handed out for a UID that is not the Pod's.
+func asPod(t *testing.T, name, uid string) kubernetes.Interface {
+	t.Helper()
+	c := rest.CopyConfig(config)
+	c.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:" + agentsNamespace + ":" + agentAccount,
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + agentsNamespace, "system:authenticated"},
+		Extra: map[string][]string{
+			"authentication.kubernetes.io/pod-name": {name}, "authentication.kubernetes.io/pod-uid": {uid},
+		},
+	}
+	impersonated, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return impersonated
+}
+
 // TestToken tries everything that somebody could with the token of a sidecar: nothing goes but the agent itself.
 func TestToken(t *testing.T) {
 	t.Parallel()
@@ -83,6 +102,9 @@ func TestToken(t *testing.T) {
 		{"itself, with a token of no Pod", func(ctx context.Context) error {
 			return asSidecar(t, nil).AppsV1().Deployments(agentsNamespace).Delete(ctx, a.name, metav1.DeleteOptions{})
 		}, "bound to a Pod"},
+		{"itself, as a Pod of the same name that is not there any more", func(ctx context.Context) error {
+			return asPod(t, a.pod.Name, string(neighbour.pod.UID)).AppsV1().Deployments(agentsNamespace).Delete(ctx, a.name, metav1.DeleteOptions{})
+		}, "but the token is bound to one of UID"},
 		{"itself, while it runs", func(ctx context.Context) error {
 			return deployments.Delete(ctx, a.name, metav1.DeleteOptions{})
 		}, "has not reported that container"},

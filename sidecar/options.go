@@ -60,6 +60,9 @@ type Options struct {
 	// Once ends Run with the first decision: a deletion that was accepted, or an error that says why not.
 	Once bool
 
+	// ProofPatience is how long the server may answer "not yet" before an exit counts as not proven. Default: 2 minutes.
+	ProofPatience time.Duration
+
 	// Logger gets everything that happens. Required.
 	Logger *slog.Logger
 }
@@ -78,6 +81,9 @@ func (o *Options) complete() error {
 	}
 	if o.ExitCodeFile == "" {
 		o.ExitCodeFile = lifecycle.ExitCodeFile
+	}
+	if o.ProofPatience == 0 {
+		o.ProofPatience = proofPatience
 	}
 	if o.ExitStatus == "" {
 		o.ExitStatus = Auto
@@ -106,6 +112,6 @@ const (
 	// maxRetryAfter bounds what a server can ask for.
 	maxRetryAfter = time.Minute
 
-	// proofPatience is how long a server may answer "not yet" before the exit counts as not proven.
+	// proofPatience is many times what a kubelet takes to report an exit.
 	proofPatience = 2 * time.Minute
 )

@@ -169,8 +169,8 @@ func (s *sidecar) delete(ctx context.Context, renew <-chan struct{}) outcome {
 			if waiting.IsZero() {
 				waiting = time.Now()
 			}
-			if time.Since(waiting) > proofPatience {
-				n, r.message = refused, "the exit was not proven in "+proofPatience.String()+": "+r.message
+			if time.Since(waiting) > s.ProofPatience {
+				n, r.message = refused, "the exit was not proven in "+s.ProofPatience.String()+": "+r.message
 			}
 		}
 		o := outcome{n, r.message, attempt, time.Since(start)}

@@ -139,6 +139,18 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// An exit that is never proven is given up, so that a forged one does not keep the server busy; what merely is away is not.
+func TestProofPatience(t *testing.T) {
+	short := func(o *Options) { o.ProofPatience = 200 * time.Millisecond }
+	p, api := newPod(t), newAPIServer(t, 409)
+	p.leave("42")
+	runIn(t, p, api, true, short).expectLog("the exit was not proven in 200ms: answer 409")
+
+	p, api = newPod(t), newAPIServer(t, 503, 503, 503, 503, 200)
+	p.leave("42")
+	runIn(t, p, api, true, short).expectLog("Deletion accepted")
+}
+
 // Token and CA are read again for each request.
 func TestRotatedToken(t *testing.T) {
 	p, api := newPod(t), newAPIServer(t, 401)
