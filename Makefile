@@ -79,7 +79,7 @@ bench-lives: ## Measure how long agents take to go, on the kind cluster of E2E_K
 .PHONY: e2e
 e2e: images e2e-images $(KIND) ## Run the end-to-end tests on a kind cluster of their own.
 #- E2E_KUBECONFIG=FILE uses that kind cluster instead.
-	@KIND="$$PWD/$(KIND)" IMAGES="$(IMAGES:%=$(IMAGE_PREFIX)/%:$(VERSION))" E2E_AGENTS="$(E2E_AGENTS)" tools/e2e
+	@KIND="$$PWD/$(KIND)" IMAGES="$(IMAGES:%=$(IMAGE_PREFIX)/%:$(VERSION))" E2E_AGENTS="$(E2E_AGENTS)" E2E_PYTHON_AGENT="$(PYTHON_AGENT)" tools/e2e
 
 ##@ Build it
 
@@ -102,6 +102,7 @@ images: ## Build the container images, tagged VERSION; nothing is pulled.
 # The agents of the end-to-end tests, and the sidecar by the tag that the policy names and as one for older kernels.
 SIDECAR = $(IMAGE_PREFIX)/lifecycle-sidecar
 POLICY_SIDECAR = $(shell sed -n 's/^  image: //p' manifests/base/policy.yaml)
+PYTHON_AGENT = $(IMAGE_PREFIX)/e2e-agent-python:e2e
 E2E_AGENTS = $(IMAGE_PREFIX)/e2e-agent:e2e $(POLICY_SIDECAR) $(SIDECAR):e2e-file
 
 .PHONY: e2e-images
@@ -112,6 +113,7 @@ e2e-images: images
 	docker tag $(SIDECAR):$(VERSION) $(POLICY_SIDECAR)
 	printf 'FROM %s\nENTRYPOINT ["/program", "--exit-status=file"]\n' $(SIDECAR):$(VERSION) | \
 	  docker build --quiet --tag $(SIDECAR):e2e-file -
+	tools/python-image $(PYTHON_AGENT) e2e/python-agent/agent.py || echo "the Python agent is NOT built: there is no python3 to make it of"
 
 .PHONY: clean
 clean: ## Remove what was built in this checkout.
