@@ -282,6 +282,7 @@ func sidecarKilledDuring(t *testing.T, name string) {
 
 // One that is killed when its call was accepted asks for the same again, and nothing comes of that.
 func sidecarKilledAfter(t *testing.T, name string) {
+	t.Skip("not seen to work on a cluster yet")
 	l := bear(t, name)
 	deployments := client.AppsV1().Deployments(agentsNamespace)
 	patch := func(finalizers string) {
