@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
@@ -80,10 +81,13 @@ func TestRules(t *testing.T) {
 			if err := c.Client.Delete(t.Context(), d); err != nil {
 				t.Fatal(err)
 			}
-			c.get(t, d)
 			t.Cleanup(func() { c.release(t, d) })
-			d.Spec.Template.Spec.Containers[0].Image = "ghcr.io/dexorder/agent:v2"
-			return c.Client.Update(t.Context(), d)
+			// The deployment controller writes its status beside this.
+			return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+				c.get(t, d)
+				d.Spec.Template.Spec.Containers[0].Image = "ghcr.io/dexorder/agent:v2"
+				return c.Client.Update(t.Context(), d)
+			})
 		},
 		"volumes": func(t *testing.T) error {
 			c.create(t, claim("bob-data", "bob"))
