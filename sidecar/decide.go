@@ -44,10 +44,11 @@ func backoff(attempt int, r reply, random func() float64) time.Duration {
 	if shift := attempt - 1; shift < 6 {
 		pause = min(firstBackoff<<shift, lastBackoff)
 	}
+	pause = pause/2 + time.Duration(random()*float64(pause))
 	if r.code == http.StatusTooManyRequests || r.code == http.StatusServiceUnavailable {
-		pause = max(pause, r.retryAfter)
+		pause = max(pause, r.retryAfter+time.Duration(random()*float64(r.retryAfter)/2))
 	}
-	return pause/2 + time.Duration(random()*float64(pause))
+	return pause
 }
 
 func jitter() float64 { return rand.Float64() } //nolint:gosec // It spreads requests.

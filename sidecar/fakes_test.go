@@ -105,6 +105,18 @@ type apiServer struct {
 	mu    sync.Mutex
 	codes []int
 	asked []string // what was asked: method, path, token, body
+
+	// gate holds requests until it is closed, held has one that waits; both are nil where none is to.
+	gate, held chan struct{}
+}
+
+// hold keeps requests waiting until release is called. To be called before there are any.
+func (a *apiServer) hold(t *testing.T) (release func()) {
+	t.Helper()
+	a.gate, a.held = make(chan struct{}), make(chan struct{}, 8)
+	release = sync.OnceFunc(func() { close(a.gate) })
+	t.Cleanup(release)
+	return release
 }
 
 func newAPIServer(t *testing.T, codes ...int) *apiServer {
@@ -113,6 +125,10 @@ func newAPIServer(t *testing.T, codes ...int) *apiServer {
 	a.setToken(t, "first")
 	a.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		if a.gate != nil {
+			a.held <- struct{}{}
+			<-a.gate
+		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.asked = append(a.asked, strings.Join([]string{r.Method, r.URL.Path, r.Header.Get("Authorization"), string(body)}, " "))
@@ -164,7 +180,7 @@ func runIn(t *testing.T, p *pod, a *apiServer, info bool, change func(*Options))
 	r := &running{t: t, done: make(chan error, 1), log: &lockedBuffer{}}
 	options := Options{
 		Namespace: "agents", Deployment: "alice", Server: a.server(), ProcDir: p.proc, ExitCodeFile: p.hint,
-		Logger: slog.New(slog.NewJSONHandler(r.log, nil)),
+		Logger: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
 		change(&options)

@@ -98,6 +98,11 @@ const (
 	firstRescan = 50 * time.Millisecond
 	lastRescan  = 5 * time.Second
 
+	// eagerAtStart and eagerAfterEnd are for how long it looks that often while something else runs: the containers of a Pod
+	// start one after the other, and a kubelet waits for 5 minutes at most before it starts one again.
+	eagerAtStart  = time.Minute
+	eagerAfterEnd = 6 * time.Minute
+
 	// rescanIdle is how often it looks while the agent runs, for what came beside it.
 	rescanIdle = 45 * time.Second
 

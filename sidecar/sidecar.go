@@ -87,8 +87,8 @@ func (s *sidecar) run(ctx context.Context) error {
 	}
 	s.scan(ctx)
 	s.lookBack(ctx)
-	var p pace
-	timer := time.NewTimer(p.after(false, s.none()))
+	p := pace{eager: eagerAtStart}
+	timer := time.NewTimer(p.after(s.none()))
 	defer timer.Stop()
 	stopping := ctx.Done()
 	for {
@@ -99,16 +99,22 @@ func (s *sidecar) run(ctx context.Context) error {
 		case e := <-s.ends:
 			s.remove(e)
 			s.onEnd(ctx, e)
-			s.scan(ctx)
-			timer.Reset(p.after(false, s.none()))
+			p = pace{eager: eagerAfterEnd}
+			if s.scan(ctx) {
+				p.eager = 0
+			}
+			timer.Reset(p.after(s.none()))
 		case <-timer.C:
-			s.scan(ctx)
-			timer.Reset(p.after(true, s.none()))
+			if s.scan(ctx) {
+				p.eager = min(p.eager, eagerAtStart)
+			}
+			timer.Reset(p.after(s.none()))
 		case o := <-s.deletion:
 			s.asking = false
 			if s.Once {
 				return o.err()
 			}
+			s.askAnew(ctx, o)
 		case <-stopping:
 			stopping = nil
 			s.Logger.Info("Stopping", "agentRuns", !s.none(), "asking", s.asking)
@@ -156,6 +162,17 @@ func (s *sidecar) ask(ctx context.Context) {
 	s.asking, s.renew = true, make(chan struct{}, 1)
 	renew := s.renew
 	go func() { s.deletion <- s.delete(ctx, renew) }()
+}
+
+// askAnew asks for an exit that came while an earlier one was being refused: that answer was not about it.
+func (s *sidecar) askAnew(ctx context.Context, o outcome) {
+	select {
+	case <-s.renew:
+		if o.next != done {
+			s.ask(ctx)
+		}
+	default:
+	}
 }
 
 // delete asks until there is an answer or ctx ends. The request under way outlives ctx: its answer is waited for.

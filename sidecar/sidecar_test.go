@@ -24,7 +24,7 @@ func TestIdleExit(t *testing.T) {
 		p, api := newPod(t), newAPIServer(t, 200)
 		agent := p.start("exit 42")
 		r := runIn(t, p, api, info, nil)
-		time.Sleep(50 * time.Millisecond)
+		r.expectLog(watching(agent))
 		p.leave("42\n")
 		p.stop(agent)
 		r.expectLog("Deletion accepted")
@@ -49,7 +49,7 @@ func TestOtherExits(t *testing.T) {
 				p, api := newPod(t), newAPIServer(t, 200)
 				agent := p.start(tc.script)
 				r := runIn(t, p, api, info, nil)
-				time.Sleep(50 * time.Millisecond)
+				r.expectLog(watching(agent))
 				if tc.word != "" {
 					p.leave(tc.word)
 				}
@@ -68,7 +68,7 @@ func TestForgedWord(t *testing.T) {
 	p, api := newPod(t), newAPIServer(t, 200)
 	agent := p.start("exit 1")
 	r := runIn(t, p, api, true, nil)
-	time.Sleep(50 * time.Millisecond)
+	r.expectLog(watching(agent))
 	p.leave("42")
 	p.stop(agent)
 	r.expectLog(`"exitCode":1`)
@@ -83,16 +83,54 @@ func TestNextAgent(t *testing.T) {
 		p, api := newPod(t), newAPIServer(t, 200)
 		first := p.start("exit 1")
 		r := runIn(t, p, api, info, nil)
-		time.Sleep(50 * time.Millisecond)
+		r.expectLog(watching(first))
 		p.stop(first)
 		r.expectLog("Agent ended")
 		second := p.start("exit 42")
-		time.Sleep(300 * time.Millisecond) // until it is found
+		r.expectLog(watching(second))
 		p.leave("42")
 		p.stop(second)
 		r.expectLog("Deletion accepted")
 	})
 }
+
+// That something else runs, an exec session or another container, does not keep the next agent from being noticed.
+func TestNextAgentBesideAnother(t *testing.T) {
+	t.Parallel()
+	inBothModes(t, func(t *testing.T, info bool) {
+		t.Parallel()
+		p, api := newPod(t), newAPIServer(t, 200)
+		p.start("exit 0")
+		first := p.start("exit 1")
+		r := runIn(t, p, api, info, nil)
+		r.expectLog(watching(first))
+		p.stop(first)
+		r.expectLog("Agent ended")
+		second := p.start("exit 42")
+		r.expectLog(watching(second))
+		p.leave("42")
+		p.stop(second)
+		r.expectLog("Deletion accepted")
+	})
+}
+
+// A refusal is about the exit that was asked about, not about one that came meanwhile.
+func TestExitDuringRefusal(t *testing.T) {
+	p, api := newPod(t), newAPIServer(t, 403, 200)
+	agent := p.start("exit 42")
+	p.leave("42")
+	release := api.hold(t)
+	r := runIn(t, p, api, true, nil)
+	r.expectLog(watching(agent))
+	<-api.held
+	p.stop(agent)
+	r.expectLog("Agent ended")
+	release()
+	r.expectLog("Deletion accepted")
+}
+
+// watching is what the sidecar says of a process that it has found.
+func watching(a *agent) string { return fmt.Sprintf(`"msg":"Watching","pid":%d}`, a.Process.Pid) }
 
 // A sidecar that was itself started again asks for what it has missed.
 func TestLooksBack(t *testing.T) {
@@ -201,7 +239,7 @@ func TestStop(t *testing.T) {
 		p, api := newPod(t), newAPIServer(t, 200)
 		agent := p.start("exit 42")
 		r := runIn(t, p, api, true, nil)
-		time.Sleep(50 * time.Millisecond)
+		r.expectLog(watching(agent))
 		r.stop()
 		r.expectLog("Stopping")
 		select {
@@ -265,7 +303,7 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("attempt %d: %s to %s, want %s to %s", attempt, low, high, want/2, want/2+want)
 		}
 	}
-	if got := backoff(1, reply{code: 429, retryAfter: 30 * time.Second}, never); got != 15*time.Second {
+	if got := backoff(1, reply{code: 429, retryAfter: 30 * time.Second}, never); got != 30*time.Second {
 		t.Errorf("asked to wait for 30 s: waits for %s at least", got)
 	}
 	if got := backoff(1, reply{code: 409, retryAfter: 30 * time.Second}, always); got > time.Second {

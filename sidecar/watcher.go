@@ -23,16 +23,18 @@ func newWatcher(table *processTable, info bool, hint func() bool, log *slog.Logg
 	return &watcher{table: table, info: info, hint: hint, log: log, watched: map[process]*pidfd{}, ends: make(chan end, 16)}
 }
 
-// scan watches what it does not watch yet.
-func (w *watcher) scan(ctx context.Context) {
-	found, err := w.table.mains()
+// scan watches what it does not watch yet, and says whether there was something.
+func (w *watcher) scan(ctx context.Context) (found bool) {
+	mains, err := w.table.mains()
 	if err != nil {
 		w.log.WarnContext(ctx, "The processes of the Pod cannot be read", "error", err)
-		return
+		return false
 	}
-	for _, p := range found {
+	before := len(w.watched)
+	for _, p := range mains {
 		w.watch(ctx, p)
 	}
+	return len(w.watched) > before
 }
 
 func (w *watcher) watch(ctx context.Context, p process) {
@@ -74,19 +76,21 @@ func (w *watcher) isIdle(e end) (idle bool, how string) {
 	return w.hint(), "file"
 }
 
-// pace is how long until the next scan: soon after there was a change, ever more rarely while there is no agent, and hardly
-// ever while there is one.
-type pace struct{ next time.Duration }
+// pace is how long until the next scan: ever more rarely while the agent is waited for, and hardly ever once it runs. That
+// something runs does not say that the agent does: it may be an exec session or another container.
+type pace struct {
+	next time.Duration
 
-func (p *pace) after(scanned bool, none bool) time.Duration {
-	switch {
-	case !none:
+	// eager is for how long to look often, whatever runs.
+	eager time.Duration
+}
+
+func (p *pace) after(none bool) time.Duration {
+	if !none && p.eager <= 0 {
 		p.next = 0
 		return rescanIdle
-	case !scanned || p.next == 0:
-		p.next = firstRescan
-	default:
-		p.next = min(2*p.next, lastRescan)
 	}
+	p.next = max(firstRescan, min(2*p.next, lastRescan))
+	p.eager -= p.next
 	return p.next
 }
