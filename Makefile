@@ -87,13 +87,19 @@ e2e: images e2e-images $(KIND) ## Run the end-to-end tests on a kind cluster of 
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w -X main.version=$(VERSION)"
 PROGRAMS = $(notdir $(wildcard cmd/*))
 
+# The sidecar is in every agent's Pod. It asks one server for one thing, for which HTTP/1.1 is enough.
+SMALL := lifecycle-sidecar
+GO_BUILD_SMALL = $(GO_BUILD) -tags nethttpomithttp2
+
 .PHONY: build
 build: ## Build the programs into bin/.
-	$(GO_BUILD) -o bin/ $(PROGRAMS:%=./cmd/%)
+	$(GO_BUILD) -o bin/ $(addprefix ./cmd/,$(filter-out $(SMALL),$(PROGRAMS)))
+	$(GO_BUILD_SMALL) -o bin/ $(SMALL:%=./cmd/%)
 
 .PHONY: images
 images: ## Build the container images, tagged VERSION; nothing is pulled.
-	GOOS=linux GOARCH=$(GOARCH) $(GO_BUILD) -o bin/linux-$(GOARCH)/ $(IMAGES:%=./cmd/%)
+	GOOS=linux GOARCH=$(GOARCH) $(GO_BUILD) -o bin/linux-$(GOARCH)/ $(addprefix ./cmd/,$(filter-out $(SMALL),$(IMAGES)))
+	GOOS=linux GOARCH=$(GOARCH) $(GO_BUILD_SMALL) -o bin/linux-$(GOARCH)/ $(SMALL:%=./cmd/%)
 	for program in $(IMAGES); do \
 	  docker build --quiet --platform linux/$(GOARCH) --build-arg BINARY=bin/linux-$(GOARCH)/$$program \
 	    --tag $(IMAGE_PREFIX)/$$program:$(VERSION) .; \

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -117,6 +118,25 @@ func (a *apiServer) hold(t *testing.T) (release func()) {
 	release = sync.OnceFunc(func() { close(a.gate) })
 	t.Cleanup(release)
 	return release
+}
+
+// away stops the server, as if its machine were down; back starts it again at its address.
+func (a *apiServer) away(t *testing.T) (back func()) {
+	t.Helper()
+	address, handler := a.Listener.Addr().String(), a.Config.Handler
+	a.Close()
+	return func() {
+		t.Helper()
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := httptest.NewUnstartedServer(handler)
+		again.Listener.Close()
+		again.Listener = listener
+		again.StartTLS()
+		t.Cleanup(again.Close)
+	}
 }
 
 func newAPIServer(t *testing.T, codes ...int) *apiServer {

@@ -3,44 +3,47 @@ package sidecar
 import (
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // kubeconfig is what is read of the current context of a kubeconfig file.
 type kubeconfig struct {
-	CurrentContext string `yaml:"current-context"`
+	CurrentContext string `json:"current-context"`
 	Contexts       []struct {
-		Name    string
-		Context struct{ Cluster, User string }
-	}
+		Name    string `json:"name"`
+		Context struct {
+			Cluster string `json:"cluster"`
+			User    string `json:"user"`
+		} `json:"context"`
+	} `json:"contexts"`
 	Clusters []struct {
-		Name    string
+		Name    string `json:"name"`
 		Cluster struct {
-			Server string
-			CAFile string `yaml:"certificate-authority"`
-			CAData string `yaml:"certificate-authority-data"`
-		}
-	}
+			Server string `json:"server"`
+			CAFile string `json:"certificate-authority"`
+			CAData string `json:"certificate-authority-data"`
+		} `json:"cluster"`
+	} `json:"clusters"`
 	Users []struct {
-		Name string
+		Name string `json:"name"`
 		User struct {
-			Token     string
-			TokenFile string `yaml:"tokenFile"`
-			CertFile  string `yaml:"client-certificate"`
-			CertData  string `yaml:"client-certificate-data"`
-			KeyFile   string `yaml:"client-key"`
-			KeyData   string `yaml:"client-key-data"`
-		}
-	}
+			Token     string `json:"token"`
+			TokenFile string `json:"tokenFile"`
+			CertFile  string `json:"client-certificate"`
+			CertData  string `json:"client-certificate-data"`
+			KeyFile   string `json:"client-key"`
+			KeyData   string `json:"client-key-data"`
+		} `json:"user"`
+	} `json:"users"`
 }
 
 // Kubeconfig is the API server of a file's current context, with a token or a client certificate; programs that hand out
-// credentials are not run. The error says what is missing.
+// credentials are not run. The file is JSON, as "kubectl config view --raw --flatten -o json" prints it: a YAML parser would
+// cost every Pod half a megabyte for what is done by hand. The error says what is missing.
 func Kubeconfig(path string) (Server, error) {
 	s, err := readKubeconfig(path)
 	if err != nil {
@@ -55,8 +58,8 @@ func readKubeconfig(path string) (Server, error) {
 		return Server{}, err
 	}
 	var file kubeconfig
-	if err := yaml.Unmarshal(data, &file); err != nil {
-		return Server{}, err
+	if err := json.Unmarshal(data, &file); err != nil {
+		return Server{}, fmt.Errorf("%w; accepted is JSON, as kubectl config view --raw --flatten -o json prints it", err)
 	}
 	var s Server
 	cluster, user := "", ""

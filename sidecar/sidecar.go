@@ -13,28 +13,29 @@ import (
 
 // Run watches the agent and asks for the deletion of its Deployment when it ended with 42, until ctx ends. Then it finishes
 // the request that is under way, starts none, and returns as soon as the agent has gone too: a sidecar that lingers costs its
-// Pod the whole grace period.
-func Run(ctx context.Context, options Options) error {
+// Pod the whole grace period. It returns what it has seen and done, in a sentence for people.
+func Run(ctx context.Context, options Options) (summary string, err error) {
 	if err := options.complete(); err != nil {
-		return err
+		return "", err
 	}
 	runtime.GOMAXPROCS(1)
 	// The agent must not find the token through /proc/PID/root.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("make the process undumpable: %w", err)
+		return "", fmt.Errorf("make the process undumpable: %w", err)
 	}
 	table, err := newProcessTable(options.ProcDir)
 	if err != nil {
-		return err
+		return "", err
 	}
 	info, err := tellsStatus(options.ExitStatus)
 	if err != nil {
-		return err
+		return "", err
 	}
 	s := newSidecar(options, table, info)
 	options.Logger.InfoContext(ctx, "Watching the agent", "namespace", options.Namespace, "deployment", options.Deployment,
 		"exitStatus", map[bool]ExitStatus{true: FromPidfd, false: FromFile}[info])
-	return s.run(ctx)
+	err = s.run(ctx)
+	return s.summary(), err
 }
 
 // tellsStatus says whether exits are learned from the kernel.
@@ -62,6 +63,10 @@ type sidecar struct {
 
 	// renew tells the deletion under way that there is a new exit.
 	renew chan struct{}
+
+	// lastEnd and lastDeletion are what summary tells of.
+	lastEnd      *end
+	lastDeletion *outcome
 }
 
 func newSidecar(options Options, table *processTable, info bool) *sidecar {
@@ -110,7 +115,7 @@ func (s *sidecar) run(ctx context.Context) error {
 			}
 			timer.Reset(p.after(s.none()))
 		case o := <-s.deletion:
-			s.asking = false
+			s.asking, s.lastDeletion = false, &o
 			if s.Once {
 				return o.err()
 			}
@@ -136,6 +141,7 @@ func (s *sidecar) lookBack(ctx context.Context) {
 }
 
 func (s *sidecar) onEnd(ctx context.Context, e end) {
+	s.lastEnd = &e
 	idle, how := s.isIdle(e)
 	attrs := []any{slog.Int("pid", e.pid), slog.String("how", how), slog.Bool("idle", idle), slog.Time("at", e.at)}
 	if e.known {

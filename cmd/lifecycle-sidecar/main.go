@@ -79,7 +79,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	set := flag.NewFlagSet("lifecycle-sidecar run", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.StringVar(&f.exitStatus, "exit-status", "auto", "where to learn how the agent ended: pidfd (Linux 6.15), file, or auto")
-	set.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server by this file, to run the sidecar by hand")
+	set.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server by this JSON file, to run the sidecar by hand;\nkubectl config view --raw --flatten -o json prints one")
 	set.StringVar(&f.runDir, "run-dir", lifecycle.RunDir, "where the agent's lifecycle manager leaves its exit code")
 	set.BoolVar(&f.dryRun, "dry-run", false, "ask for deletions that are judged and not carried out")
 	set.BoolVar(&f.once, "once", false, "end with the first decision: 0 if the deletion was accepted, else 1")
@@ -105,10 +105,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 	debug.SetGCPercent(50)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	err = sidecar.Run(ctx, options)
-	message := "stopped"
+	message, err := sidecar.Run(ctx, options)
 	if err != nil {
-		message = err.Error()
+		message = strings.TrimPrefix(message+"; "+err.Error(), "; ")
 	}
 	// Nobody reads it but people, and outside a Pod there is no such file.
 	_ = os.WriteFile(f.terminationLog, []byte(message+"\n"), 0o600)
