@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,16 +16,22 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// keepEvidence leaves behind what there is to see when the test has failed. It is for defer, which comes before the
+// kept are the tests that have left their evidence.
+var kept sync.Map
+
+// keepEvidence leaves behind what there is to see when the test has failed, once. It is for defer, which comes before the
 // test's cleanup takes that away.
 func keepEvidence(t *testing.T) {
 	t.Helper()
-	if t.Failed() {
+	if !t.Failed() {
+		return
+	}
+	if _, before := kept.LoadOrStore(t.Name(), true); !before {
 		t.Logf("logs, events and objects are in %s", collect(context.WithoutCancel(t.Context()), t.Name()))
 	}
 }
 
-// collect writes the servers' logs, the events and the objects of both namespaces to files and returns their directory.
+// collect writes the logs of the servers and the agents, the events and the objects of both namespaces to files and returns their directory.
 // What cannot be had is an error message in its place: it must not hide why the test failed.
 func collect(ctx context.Context, name string) string {
 	dir, err := artifactsDir(strings.ReplaceAll(name, "/", "_"))
@@ -47,20 +54,26 @@ func collect(ctx context.Context, name string) string {
 		write(file+".yaml", content, err)
 	}
 
-	pods, err := servers(ctx)
-	if err != nil {
-		write("servers.log", nil, err)
-	}
-	for _, pod := range pods {
-		for _, previous := range []bool{false, true} {
-			log, err := client.CoreV1().Pods(systemNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{Previous: previous}).DoRaw(ctx)
-			if previous && err != nil {
-				continue // most never had one
+	all := metav1.ListOptions{}
+	for _, namespace := range []string{systemNamespace, agentsNamespace} {
+		pods, err := client.CoreV1().Pods(namespace).List(ctx, all)
+		if err != nil {
+			write(namespace+"-logs", nil, err)
+			continue
+		}
+		for i := range pods.Items {
+			for _, c := range pods.Items[i].Spec.Containers {
+				for _, previous := range []bool{false, true} {
+					options := &corev1.PodLogOptions{Container: c.Name, Previous: previous}
+					log, err := client.CoreV1().Pods(namespace).GetLogs(pods.Items[i].Name, options).DoRaw(ctx)
+					if previous && err != nil {
+						continue // most never had one
+					}
+					write(fmt.Sprintf("%s-%s-previous-%t.log", pods.Items[i].Name, c.Name, previous), log, err)
+				}
 			}
-			write(fmt.Sprintf("%s-previous-%t.log", pod.Name, previous), log, err)
 		}
 	}
-	all := metav1.ListOptions{}
 	for _, namespace := range []string{systemNamespace, agentsNamespace} {
 		events, err := client.CoreV1().Events(namespace).List(ctx, all)
 		writeYAML(namespace+"-events", events, err)

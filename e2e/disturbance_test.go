@@ -25,22 +25,33 @@ func awaitAPIServer(t *testing.T) {
 
 // TestAPIServerAway: an agent that ends while nobody can be asked is deleted when somebody can.
 func TestAPIServerAway(t *testing.T) {
-	l := bear(t, "apiserver-away")
+	const away = 20 * time.Second
+	at := time.Now().Add(25 * time.Second).Truncate(time.Second)
+	l := bear(t, "apiserver-away", until(at, lifecycle.ExitIdle))
+	sidecar := strings.TrimPrefix(l.status(lifecycle.SidecarContainer).ContainerID, "containerd://")
 	l.awaitAge()
-	const manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
-	l.must("POST", "exit", "code", "42", "file", "42") // it ends in 20 ms
+	if time.Until(at) < 2*time.Second {
+		t.Fatalf("the agent ends at %s: it took too long to come up for this test", at)
+	}
+	time.Sleep(time.Until(at) - 2*time.Second)
 	mustOnNode(t, "sh", "-c", "kill -STOP $(pidof kube-apiserver)")
 	t.Cleanup(func() { onNode(t, "sh", "-c", "kill -CONT $(pidof kube-apiserver)") })
-	time.Sleep(20 * time.Second)
-	mustOnNode(t, "sh", "-c", "kill -CONT $(pidof kube-apiserver); test -f "+manifest)
+	time.Sleep(away)
+	said := mustOnNode(t, "crictl", "logs", sidecar)
+	if !strings.Contains(said, "Agent ended") || strings.Contains(said, "Deletion accepted") {
+		t.Errorf("while the API server is away the sidecar says:\n%s", said)
+	}
+	mustOnNode(t, "sh", "-c", "kill -CONT $(pidof kube-apiserver)")
 	awaitAPIServer(t)
 	l.expectGone()
 }
 
-// TestWebhookDown: without the server no agent is deleted; with it, those are that wait.
-func TestWebhookDown(t *testing.T) {
-	l := bear(t, "webhook-down")
-	l.awaitAge()
+// TestServersAway: without the webhook's servers no agent is deleted, and none works on behind a status of 42, whatever
+// happens to its node. When they are back, all that wait are deleted.
+func TestServersAway(t *testing.T) {
+	waiting := bear(t, "servers-away")
+	lost := bear(t, "sandbox-lost", withManager("IDLE_TIMEOUT_MINUTES=0.5"))
+	waiting.awaitAge()
 	replicas := serverReplicas(t)
 	if err := scaleServers(t.Context(), 0); err != nil {
 		t.Fatal(err)
@@ -50,50 +61,49 @@ func TestWebhookDown(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	l.must("POST", "exit", "code", "42", "file", "42")
-	l.expectSidecarSays("failed calling webhook")
-	l.expectKept()
+	waiting.must("POST", "exit", "code", "42", "file", "42")
+	waiting.expectSidecarSays("failed calling webhook")
+	lost.expectSidecarSays("failed calling webhook")
+	waiting.expectKept()
+
+	mustOnNode(t, "systemctl", "restart", "kubelet")
+	lost.loseSandbox()
+	lost.expectHeld()
+	if c := waiting.status(lifecycle.AgentContainer); c.RestartCount != 0 || c.State.Running != nil {
+		t.Errorf("the kubelet has started an agent again that ended with 42: %+v", c)
+	}
+
 	if err := scaleServers(t.Context(), replicas); err != nil {
 		t.Fatal(err)
 	}
-	l.expectGone()
+	waiting.expectGone()
+	lost.expectGone()
 }
 
-// TestSandboxLost: when the Pod's sandbox is lost after 42, as in a reboot of the node, the agent is started again by the
-// kubelet, but it does not work: its manager holds, and it ends deleted.
-func TestSandboxLost(t *testing.T) {
-	l := bear(t, "sandbox-lost", withManager("IDLE_TIMEOUT_MINUTES=0.5"))
-	// The server is away, so that the agent stays behind with its 42.
-	replicas := serverReplicas(t)
-	if err := scaleServers(t.Context(), 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := scaleServers(context.WithoutCancel(t.Context()), replicas); err != nil {
-			t.Error(err)
-		}
-	})
-	l.expectSidecarSays("failed calling webhook")
-	mustOnNode(t, "systemctl", "restart", "kubelet")
-	sandbox := strings.TrimSpace(mustOnNode(t, "sh", "-c", "crictl pods --name "+l.pod.Name+" -q"))
-	mustOnNode(t, "crictl", "stopp", sandbox)
-	// The kubelet makes a new sandbox and starts the containers: the agent's manager holds and the agent does not run.
-	eventually(t, lifeTimeout, func(ctx context.Context) error {
+// loseSandbox ends the Pod's sandbox, as a reboot of the node does. The kubelet makes another and starts the containers in
+// it, whatever their restart rules say.
+func (l *life) loseSandbox() {
+	l.t.Helper()
+	sandbox := strings.TrimSpace(mustOnNode(l.t, "crictl", "pods", "--name", l.pod.Name, "-q"))
+	mustOnNode(l.t, "crictl", "stopp", sandbox)
+}
+
+// expectHeld waits until the agent's manager says that it does not start the agent, and fails if the agent answers.
+func (l *life) expectHeld() {
+	l.t.Helper()
+	eventually(l.t, lifeTimeout, func(ctx context.Context) error {
 		pod, err := client.CoreV1().Pods(agentsNamespace).Get(ctx, l.pod.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		data, err := client.CoreV1().Pods(agentsNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: lifecycle.AgentContainer}).DoRaw(ctx)
+		options := &corev1.PodLogOptions{Container: lifecycle.AgentContainer}
+		data, err := client.CoreV1().Pods(agentsNamespace).GetLogs(pod.Name, options).DoRaw(ctx)
 		if err != nil || !strings.Contains(string(data), "waiting for the Pod to be deleted") {
 			return fmt.Errorf("the manager does not hold: %w: %s; %s", err, data, describePods([]corev1.Pod{*pod}))
 		}
 		return nil
 	})
 	if body, err := l.call("GET", "healthz"); err == nil {
-		t.Errorf("the agent works behind a status of 42: %s", body)
+		l.t.Errorf("the agent works behind a status of 42: %s", body)
 	}
-	if err := scaleServers(t.Context(), replicas); err != nil {
-		t.Fatal(err)
-	}
-	l.expectGone()
 }

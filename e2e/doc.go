@@ -4,7 +4,8 @@
 //	E2E_KUBECONFIG  the cluster; its namespaces dexorder-system and dexorder-agents are the tests'
 //	E2E_IMAGES      images to use in place of the overlay's, as NAME:TAG separated by spaces
 //	E2E_ARTIFACTS   where a test that fails leaves logs, events and objects; else a new temporary directory
+//	E2E_PYTHON_AGENT  the image of an agent in Python, if there is one
 //
-// No agent ever starts: there is no image of one to pull. What is looked at is what the API server stores, and the Pods
-// that the cluster's controllers make of it.
+// Agents are containers of e2e/agent, which do what the tests tell them over HTTP. What the tests look at is what the API
+// server stores, what the kubelet reports, and what the sidecars say. Some of them act on the node itself, through docker.
 package e2e

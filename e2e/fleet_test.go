@@ -11,10 +11,12 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/breaker"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
 // releaseBreaker begins with a full bucket, whatever the tests before have taken.
@@ -31,22 +33,75 @@ func releaseBreaker(t *testing.T) {
 	}
 }
 
-// together makes n agents that all end with 42 at the same time.
-func together(t *testing.T, prefix string, n int, at time.Time) []*life {
+// fleet is many agents that run, and are old enough to end as idle.
+func fleet(t *testing.T, prefix string, n int) []*life {
 	t.Helper()
 	lives := make([]*life, n)
 	for i := range lives {
 		lives[i] = &life{t: t, name: fmt.Sprintf("%s-%02d", prefix, i)}
-		lives[i].create(small, func(d *appsv1.Deployment) {
-			d.Spec.Template.Spec.Containers[0].Command = []string{"/bin/e2e-agent", "until", at.UTC().Format(time.RFC3339), "42"}
-			d.Spec.Template.Spec.Containers[0].ReadinessProbe = nil
-		})
+		lives[i].create(small)
+	}
+	byName := map[string]*corev1.Pod{}
+	poll(t, time.Second, 4*time.Minute, func(ctx context.Context) error {
+		list, err := client.CoreV1().Pods(agentsNamespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		running := 0
+		for i := range list.Items {
+			pod := &list.Items[i]
+			if name := pod.Labels[lifecycle.LabelDeployment]; strings.HasPrefix(name, prefix+"-") && runs(pod) {
+				byName[name] = pod
+				running++
+			}
+		}
+		if running < n {
+			return fmt.Errorf("%d of %d agents run", running, n)
+		}
+		return nil
+	})
+	for _, l := range lives {
+		l.pod = byName[l.name]
+		l.awaitAge()
 	}
 	return lives
 }
 
+// runs says whether agent and sidecar do.
+func runs(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.ContainerStatuses {
+		if c.State.Running == nil {
+			return false
+		}
+	}
+	return len(pod.Status.ContainerStatuses) == 2
+}
+
+// endTogether lets all agents end with 42 at once.
+func endTogether(lives []*life) {
+	var all sync.WaitGroup
+	for _, l := range lives {
+		all.Go(func() {
+			if body, err := l.call("POST", "exit", "code", "42", "file", "42"); err != nil {
+				l.t.Errorf("agent %s: %v: %s", l.name, err, body)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// expectAllGone waits for the end of every agent.
+func expectAllGone(lives []*life) {
+	var all sync.WaitGroup
+	for _, l := range lives {
+		all.Go(l.expectGone)
+	}
+	all.Wait()
+}
+
 // small lets many agents fit on the node.
 func small(d *appsv1.Deployment) {
+	d.Spec.Template.Spec.Containers[0].ReadinessProbe = nil
 	resources := &d.Spec.Template.Spec.Containers[0].Resources
 	resources.Requests = resources.Limits.DeepCopy()
 	resources.Requests["cpu"] = resource.MustParse("1m")
@@ -71,14 +126,9 @@ func remaining(ctx context.Context, prefix string) (int, error) {
 func TestFleet(t *testing.T) {
 	releaseBreaker(t)
 	bystander := bear(t, "bystander")
-	at := time.Now().Add(75 * time.Second)
-	fleet := together(t, "fleet", 50, at)
-	time.Sleep(time.Until(at))
-	var all sync.WaitGroup
-	for _, l := range fleet {
-		all.Go(l.expectGone)
-	}
-	all.Wait()
+	idle := fleet(t, "fleet", 50)
+	endTogether(idle)
+	expectAllGone(idle)
 	bystander.expectKept()
 }
 
@@ -94,8 +144,9 @@ func TestBreaker(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { release(context.WithoutCancel(t.Context())) }) // the tests after this one need it closed
-	fleet := together(t, "bad", agents, time.Now().Add(100*time.Second))
-	eventually(t, 4*time.Minute, func(ctx context.Context) error {
+	bad := fleet(t, "bad", agents)
+	endTogether(bad)
+	eventually(t, lifeTimeout, func(ctx context.Context) error {
 		state, err := breaker.Read(ctx, maps)
 		if err != nil || !state.Open {
 			return fmt.Errorf("the breaker is closed: %+v, %w", state, err)
@@ -113,9 +164,5 @@ func TestBreaker(t *testing.T) {
 		t.Errorf("with an open breaker %d of %d agents went, %v", left-now, left, err)
 	}
 	release(t.Context())
-	var all sync.WaitGroup
-	for _, l := range fleet {
-		all.Go(l.expectGone)
-	}
-	all.Wait()
+	expectAllGone(bad)
 }

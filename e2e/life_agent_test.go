@@ -54,6 +54,13 @@ func withManager(setting string) func(*appsv1.Deployment) {
 	}
 }
 
+// until lets the agent end by itself.
+func until(at time.Time, code int) func(*appsv1.Deployment) {
+	return func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Command = []string{"/bin/e2e-agent", "until", at.UTC().Format(time.RFC3339), fmt.Sprint(code)}
+	}
+}
+
 // withClaim mounts the agent's claim, which the test makes with claim.
 func withClaim(d *appsv1.Deployment) {
 	pod := &d.Spec.Template.Spec
@@ -85,6 +92,7 @@ func (l *life) create(changes ...func(*appsv1.Deployment)) {
 		change(agent)
 	}
 	l.deployment = createAgent(l.t, agent)
+	l.t.Cleanup(func() { keepEvidence(l.t) }) // before the agent goes
 }
 
 // awaitRunning waits for the agent's Pod to be ready.
@@ -155,6 +163,13 @@ func (l *life) must(method, path string, params ...string) string {
 		l.t.Fatalf("%s %s: %v: %s", method, path, err, body)
 	}
 	return body
+}
+
+// leave42 ends an agent as its lifecycle manager would: with the word, and the code.
+func (l *life) leave42() {
+	l.t.Helper()
+	l.awaitAge()
+	l.must("POST", "exit", "code", "42", "file", "42")
 }
 
 // exit lets the agent end with a code, once it is old enough.
@@ -276,9 +291,20 @@ func (l *life) status(container string) corev1.ContainerStatus {
 // killSidecar ends the sidecar as a crash would.
 func (l *life) killSidecar() {
 	l.t.Helper()
+	l.sidecarKiller()()
+}
+
+// sidecarKiller finds the sidecar, for a kill in the right moment. The sidecar may have gone by itself then.
+func (l *life) sidecarKiller() (kill func()) {
+	l.t.Helper()
 	id := strings.TrimPrefix(l.status(lifecycle.SidecarContainer).ContainerID, "containerd://")
-	if code, out := onNode(l.t, "sh", "-c", "kill -9 $(crictl inspect --output go-template --template '{{.info.pid}}' "+id+")"); code != 0 {
-		l.t.Fatalf("kill the sidecar: %s", out)
+	pid := strings.TrimSpace(mustOnNode(l.t, "crictl", "inspect", "--output", "go-template", "--template", "{{.info.pid}}", id))
+	return func() {
+		l.t.Helper()
+		code, out := onNode(l.t, "sh", "-c", "kill -9 "+pid)
+		if code != 0 && !strings.Contains(out, "No such process") {
+			l.t.Fatalf("kill the sidecar: %s", out)
+		}
 	}
 }
 

@@ -105,8 +105,14 @@ func metric(ctx context.Context, server, name string) (float64, error) {
 // eventually polls until a condition holds; the error it returns meanwhile is what the test fails with in the end.
 func eventually(t *testing.T, timeout time.Duration, condition func(context.Context) error) {
 	t.Helper()
+	poll(t, pollInterval, timeout, condition)
+}
+
+// poll is eventually where the moment matters. It works in a cleanup too.
+func poll(t *testing.T, interval, timeout time.Duration, condition func(context.Context) error) {
+	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(context.WithoutCancel(t.Context()), interval, timeout, true, func(ctx context.Context) (bool, error) {
 		err := condition(ctx)
 		if ctx.Err() == nil || last == nil { // what was cut off by the end tells nothing
 			last = err
