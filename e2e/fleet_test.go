@@ -77,15 +77,11 @@ func runs(pod *corev1.Pod) bool {
 	return len(pod.Status.ContainerStatuses) == 2
 }
 
-// endTogether lets all agents end with 42 at once.
+// endTogether lets all agents end with 42 at once. What they answer may be cut off by their end.
 func endTogether(lives []*life) {
 	var all sync.WaitGroup
 	for _, l := range lives {
-		all.Go(func() {
-			if body, err := l.call("POST", "exit", "code", "42", "file", "42"); err != nil {
-				l.t.Errorf("agent %s: %v: %s", l.name, err, body)
-			}
-		})
+		all.Go(func() { _, _ = l.call("POST", "exit", "code", "42", "file", "42") })
 	}
 	all.Wait()
 }

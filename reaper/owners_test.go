@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/leaderelection"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
@@ -207,5 +208,14 @@ func TestPauses(t *testing.T) {
 	p.note("b", now)
 	if len(p) != 1 {
 		t.Errorf("quiet agents are remembered: %v", p)
+	}
+}
+
+// TestTakeoverTime holds the promise that another replica does the work within 20 s of the leader's death: it sees the Lease
+// run out at most one jittered retry late.
+func TestTakeoverTime(t *testing.T) {
+	worst := leaseDuration + time.Duration(float64(retryPeriod)*leaderelection.JitterFactor)
+	if worst+retryPeriod > 20*time.Second {
+		t.Errorf("a takeover takes %s", worst+retryPeriod)
 	}
 }
