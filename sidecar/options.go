@@ -103,8 +103,11 @@ const (
 	eagerAtStart  = time.Minute
 	eagerAfterEnd = 6 * time.Minute
 
-	// rescanIdle is how often it looks while the agent runs, for what came beside it.
-	rescanIdle = 45 * time.Second
+	// firstSettled and lastSettled bound how often it looks after that, twice as long each time, for what came beside the
+	// agent. Every look wakes the machine up, and what comes late, such as a container whose image took minutes to pull, was
+	// waited for as long before.
+	firstSettled = 45 * time.Second
+	lastSettled  = 12 * time.Minute
 
 	// lateStart is how old a Pod is whose sidecar, if it finds no agent, was itself started again: the agent may have ended
 	// meanwhile.

@@ -321,3 +321,33 @@ func TestAtLeast(t *testing.T) {
 		}
 	}
 }
+
+func TestPace(t *testing.T) {
+	pauses := func(p pace, none bool, n int) (total time.Duration, last time.Duration) {
+		for range n {
+			last = p.after(none)
+			total += last
+		}
+		return total, last
+	}
+	if _, last := pauses(pace{eager: eagerAtStart}, true, 100); last != lastRescan {
+		t.Errorf("while no agent runs it looks every %s, want %s", last, lastRescan)
+	}
+	p := pace{eager: eagerAfterEnd}
+	var looked time.Duration
+	for !p.settled(false) {
+		if next := p.after(false); next > lastRescan {
+			t.Fatalf("%s after an end it waits for %s", looked, next)
+		}
+		looked += p.next
+	}
+	if looked < eagerAfterEnd {
+		t.Errorf("after an end it looks often for %s, want %s", looked, eagerAfterEnd)
+	}
+	if first := p.after(false); first != firstSettled {
+		t.Errorf("settled it waits for %s at first, want %s", first, firstSettled)
+	}
+	if _, last := pauses(p, false, 20); last != lastSettled {
+		t.Errorf("settled it waits for %s at last, want %s", last, lastSettled)
+	}
+}

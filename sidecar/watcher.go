@@ -86,11 +86,13 @@ type pace struct {
 }
 
 func (p *pace) after(none bool) time.Duration {
-	if !none && p.eager <= 0 {
-		p.next = 0
-		return rescanIdle
+	if p.settled(none) {
+		p.next = min(max(firstSettled, 2*p.next), lastSettled)
+		return p.next
 	}
-	p.next = max(firstRescan, min(2*p.next, lastRescan))
+	p.next = min(max(firstRescan, 2*p.next), lastRescan)
 	p.eager -= p.next
 	return p.next
 }
+
+func (p *pace) settled(none bool) bool { return !none && p.eager <= 0 }
