@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Asked once: a file that is saved meanwhile must not give the images of one run two tags.
+VERSION := $(or $(VERSION),$(shell git describe --tags --always --dirty 2>/dev/null || echo dev))
 IMAGE_PREFIX ?= ghcr.io/dexorder
 IMAGES := lifecycle-webhook lifecycle-sidecar
 GOARCH ?= $(shell go env GOARCH)

@@ -92,8 +92,13 @@ func (c *cluster) gateway(t *testing.T) client.Client {
 // exits writes the Pod's status as the kubelet does after the agent's end.
 func (l *life) exits(t *testing.T, code int32) {
 	t.Helper()
-	now := metav1.Now()
-	began := metav1.NewTime(now.Add(-time.Minute))
+	l.exited(t, code, time.Now())
+}
+
+// exited writes the Pod's status where the kubelet is late.
+func (l *life) exited(t *testing.T, code int32, at time.Time) {
+	t.Helper()
+	ended, began := metav1.NewTime(at), metav1.NewTime(at.Add(-time.Minute))
 	pod := l.pod.DeepCopy()
 	pod.Status.Phase, pod.Status.StartTime = corev1.PodRunning, &began
 	pod.Status.ContainerStatuses = nil
@@ -102,7 +107,7 @@ func (l *life) exits(t *testing.T, code int32) {
 		status.State.Running = &corev1.ContainerStateRunning{StartedAt: began}
 		if container.Name == "agent" {
 			status.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-				ExitCode: code, StartedAt: began, FinishedAt: now, ContainerID: status.ContainerID,
+				ExitCode: code, StartedAt: began, FinishedAt: ended, ContainerID: status.ContainerID,
 			}}
 		}
 		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, status)

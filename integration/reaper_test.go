@@ -21,6 +21,7 @@ import (
 
 // TestReaper shows what the two servers' reapers do between them, with the rights that the manifests give.
 func TestReaper(t *testing.T) {
+	t.Parallel()
 	c := install(t, controlplane.Options{ControllerManager: true})
 	if _, err := c.AddServer(t.Context()); err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func testForeignClaim(t *testing.T, c *cluster) {
 // An enterprise agent that ended with 42 gets one fresh Pod, though two servers look on.
 func testFreshPod(t *testing.T, c *cluster) {
 	l := c.live(t, "fresh", ofType(lifecycle.Enterprise))
-	l.exits(t, lifecycle.ExitIdle)
+	l.exited(t, lifecycle.ExitIdle, time.Now().Add(-time.Minute)) // long enough for its sidecar to have been refused
 	var second string
 	eventually(t, "fresh Pod", func() (bool, error) {
 		pods, err := c.podsOf(t, "fresh")

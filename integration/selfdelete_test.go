@@ -28,6 +28,7 @@ import (
 
 // TestSelfDelete shows what a sidecar is answered: by its real token, on the wire.
 func TestSelfDelete(t *testing.T) {
+	t.Parallel()
 	audit := filepath.Join(t.TempDir(), "audit.log")
 	c := install(t, controlplane.Options{ControllerManager: true, AuditLog: audit})
 	t.Run("held until the kubelet reports the exit", func(t *testing.T) { testHeld(t, c, audit) })
