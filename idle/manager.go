@@ -96,6 +96,9 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) check() (wait time.Duration, stop bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.state == lifecycle.Shutdown { // by Stop: there is no way back
+		return m.config.CheckInterval, false
+	}
 	now := m.now()
 	m.expire(now)
 	v := decide(&m.config, m.situation(), now)

@@ -277,3 +277,21 @@ func equal(a, b []string) bool {
 	}
 	return true
 }
+
+// Once stopped for another reason, such as SIGTERM, there is no way back, however long the agent takes to go.
+func TestStopIsFinal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, stopped := started(t, testConfig())
+		m.Stop()
+		time.Sleep(time.Hour)
+		if at := stopped(); at != 0 {
+			t.Errorf("it was idle after %s as well", at)
+		}
+		if s := m.Status(); s.State != lifecycle.Shutdown {
+			t.Errorf("state %s, want %s", s.State, lifecycle.Shutdown)
+		}
+		if err := m.RecordActivity("late"); !errors.Is(err, ErrStopping) {
+			t.Errorf("activity: %v, want %v", err, ErrStopping)
+		}
+	})
+}
