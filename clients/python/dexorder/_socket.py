@@ -1,5 +1,6 @@
 """HTTP over a Unix socket, as far as the lifecycle manager's API takes it."""
 
+import errno
 import http.client
 import json
 import socket
@@ -17,6 +18,19 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
+
+
+def is_served(path: str) -> bool:
+    """Whether a manager listens at the socket, be it too busy to answer or not for this user: then it is the one that decides."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.settimeout(5.0)
+        probe.connect(path)
+        return True
+    except OSError as error:
+        return isinstance(error, socket.timeout) or error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED)
+    finally:
+        probe.close()
 
 
 def call(path: str, method: str, target: str, body: Optional[Any] = None, timeout: float = 5.0) -> Any:

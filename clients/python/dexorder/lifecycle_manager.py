@@ -86,7 +86,7 @@ class LifecycleManager:
         """Begins. If an earlier run of the agent in this Pod was idle, this waits for the Pod's deletion instead."""
         if self._thread is not None:
             return
-        remote = self._reach() is not None
+        remote = _socket.is_served(self._socket)
         if not remote:
             if self.enabled:
                 await self._hold()
@@ -113,11 +113,13 @@ class LifecycleManager:
 
     def add_trigger(self, trigger: str) -> None:
         """Keeps the agent alive until the trigger is removed."""
-        self.update_triggers(self.active_triggers | {trigger})
+        with self._changed:
+            self.update_triggers(self._triggers | {trigger})
 
     def remove_trigger(self, trigger: str) -> None:
         """Lets a trigger go. The timeout begins anew. One that is not there is no error."""
-        self.update_triggers(self.active_triggers - {trigger})
+        with self._changed:
+            self.update_triggers(self._triggers - {trigger})
 
     def update_triggers(self, triggers: Iterable[str]) -> None:
         """Makes these the triggers, and no others."""
@@ -167,7 +169,7 @@ class LifecycleManager:
                 if activity is not None:
                     _socket.call(self._socket, "POST", "/v1/activity", {"source": activity})
                 self._complained = False
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 _log.warning("the lifecycle manager refuses: %s", error)
             except OSError as error:
                 if not self._complained:

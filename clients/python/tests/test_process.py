@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,26 @@ class Process(unittest.TestCase):
             await manager.stop()
             os._exit(7)
             """, IDLE_TIMEOUT_MINUTES="0.01"), 7)
+
+    def test_a_manager_that_does_not_answer_decides(self):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(listener.close)
+        listener.bind(self.path("lifecycle.sock"))
+        listener.listen(8)
+        self.expect(self.start("""
+            await LifecycleManager().start()
+            await asyncio.sleep(2)
+            os._exit(7)
+            """, IDLE_TIMEOUT_MINUTES="0.005"), 7)
+
+    def test_a_socket_that_nobody_serves_is_left_over(self):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(self.path("lifecycle.sock"))
+        listener.close()
+        self.expect(self.start("""
+            await LifecycleManager().start()
+            await asyncio.sleep(60)
+            """, IDLE_TIMEOUT_MINUTES="0.005"), 42, "42")
 
     def test_shutdown_disabled(self):
         for env in ({"ENABLE_IDLE_SHUTDOWN": "false"}, {"USER_TYPE": "enterprise"}, {"IDLE_GRACE_SECONDS": "soon"}):
