@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -115,9 +114,6 @@ func (s *sidecar) run(ctx context.Context) error {
 				p.eager = min(p.eager, eagerAtStart)
 			}
 			timer.Reset(p.after(s.none()))
-			if p.next == firstSettled {
-				debug.FreeOSMemory() // what starting took; for hours there is nothing to do now
-			}
 		case o := <-s.deletion:
 			s.asking, s.lastDeletion = false, &o
 			if s.Once {
