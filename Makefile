@@ -73,6 +73,10 @@ verify: verify-format verify-vet verify-lint verify-modules verify-generated ver
 bench: $(BENCHSTAT) ## Measure, side by side with what else one could use.
 	@assets=$$(tools/assets) && KUBEBUILDER_ASSETS="$$assets" BENCHSTAT="$$PWD/$(BENCHSTAT)" bench/run
 
+.PHONY: bench-sidecar
+bench-sidecar: ## Measure what a sidecar costs a Pod while its agent works; takes root, and 15 minutes.
+	@$(GO_BUILD_SMALL) -o bin/ ./cmd/lifecycle-sidecar && bench/sidecar/run bin/lifecycle-sidecar
+
 .PHONY: bench-lives
 bench-lives: ## Measure how long agents take to go, on the kind cluster of E2E_KUBECONFIG, as make e2e leaves it.
 	@go run ./bench/lives

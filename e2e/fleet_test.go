@@ -4,7 +4,11 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -118,6 +122,24 @@ func remaining(ctx context.Context, prefix string) (int, error) {
 	return n, nil
 }
 
+// kubectlAgents is the operator's command line: it returns the exit code of a command and what it said.
+func kubectlAgents(t *testing.T) func(arguments ...string) (int, string) {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "kubectl-agents")
+	if out, err := exec.Command("go", "build", "-o", program, "../cmd/kubectl-agents").CombinedOutput(); err != nil {
+		t.Fatalf("build kubectl-agents: %v: %s", err, out)
+	}
+	return func(arguments ...string) (int, string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), program, append(arguments, "--kubeconfig", os.Getenv("E2E_KUBECONFIG"))...)
+		out, err := cmd.CombinedOutput()
+		if err != nil && !errors.As(err, new(*exec.ExitError)) {
+			t.Fatal(err)
+		}
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+}
+
 // TestFleet: fifty agents that are idle at once are all gone, and only they.
 func TestFleet(t *testing.T) {
 	releaseBreaker(t)
@@ -134,12 +156,15 @@ func TestBreaker(t *testing.T) {
 	releaseBreaker(t)
 	const agents, burst = 80, 60 // a node runs 110 Pods at most
 	maps := client.CoreV1().ConfigMaps(systemNamespace)
-	release := func(ctx context.Context) {
-		if _, _, err := breaker.Release(ctx, maps, "e2e", time.Now()); err != nil {
+	operator := kubectlAgents(t)
+	t.Cleanup(func() { // the tests after this one need it closed
+		if _, _, err := breaker.Release(context.WithoutCancel(t.Context()), maps, "e2e", time.Now()); err != nil {
 			t.Error(err)
 		}
+	})
+	if code, said := operator("breaker", "status"); code != 0 || !strings.HasPrefix(said, "closed") {
+		t.Errorf("breaker status before: exit code %d: %s", code, said)
 	}
-	t.Cleanup(func() { release(context.WithoutCancel(t.Context())) }) // the tests after this one need it closed
 	bad := fleet(t, "bad", agents)
 	endTogether(bad)
 	eventually(t, lifeTimeout, func(ctx context.Context) error {
@@ -159,6 +184,14 @@ func TestBreaker(t *testing.T) {
 	if now, err := remaining(t.Context(), "bad"); err != nil || now != left {
 		t.Errorf("with an open breaker %d of %d agents went, %v", left-now, left, err)
 	}
-	release(t.Context())
+	if code, said := operator("breaker", "status"); code != 1 || !strings.HasPrefix(said, "open since") {
+		t.Errorf("breaker status of an open one: exit code %d: %s", code, said)
+	}
+	if code, said := operator("breaker", "release"); code != 0 || !strings.HasPrefix(said, "released") {
+		t.Fatalf("breaker release: exit code %d: %s", code, said)
+	}
+	if code, said := operator("breaker", "status"); code != 0 || !strings.HasPrefix(said, "closed; released by") {
+		t.Errorf("breaker status after the release: exit code %d: %s", code, said)
+	}
 	expectAllGone(bad)
 }

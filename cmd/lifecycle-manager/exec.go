@@ -51,11 +51,17 @@ func execute(args []string, stdout io.Writer) (int, error) {
 		config.Enabled = false
 		log.Error("The environment is not understood: idle shutdown is off", "error", err)
 	}
+	own, err := listenUnix(socket(runDir))
+	if err != nil {
+		// An agent that cannot say that it works is taken to work.
+		config.Enabled = false
+		log.Error("The socket cannot be served: idle shutdown is off", "error", err)
+	}
 	manager := idle.New(config)
-	serve(manager, runDir, listen, log)
+	serve(manager, own, listen, log)
 	exitCode := filepath.Join(runDir, filepath.Base(lifecycle.ExitCodeFile))
 	if _, err := os.Stat(runDir); err != nil {
-		log.Warn("There is no run directory: the agent runs without a socket, and its exit code is its own", "error", err)
+		log.Warn("There is no run directory: the exit code is left nowhere", "error", err)
 		exitCode = ""
 	}
 	return supervisor.Run(supervisor.Options{
@@ -63,13 +69,11 @@ func execute(args []string, stdout io.Writer) (int, error) {
 	}), nil
 }
 
-// serve serves the API as long as the process lives. Where it cannot, the agent runs all the same.
-func serve(manager *idle.Manager, runDir, listen string, log *slog.Logger) {
-	path := socket(runDir)
-	if listener, err := listenUnix(path); err != nil {
-		log.Warn("The socket cannot be served", "socket", path, "error", err)
-	} else {
-		go serveOn(listener, idle.Handler(manager), log)
+// serve serves the API as long as the process lives, on the agent's own socket if there is one. Where it cannot, the agent
+// runs all the same.
+func serve(manager *idle.Manager, own net.Listener, listen string, log *slog.Logger) {
+	if own != nil {
+		go serveOn(own, idle.Handler(manager), log)
 	}
 	if listen == "" {
 		return
