@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/dexorder/agent-lifecycle/internal/installation"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -35,6 +37,9 @@ const (
 
 	// sceneTimeout bounds what the cluster takes for one step.
 	sceneTimeout = time.Minute
+
+	// sidecarLog and terminationLog are what the sidecar leaves in the directory of its run.
+	sidecarLog, terminationLog = "sidecar.log", "termination-log"
 )
 
 // idleAgent lets an anonymous user's agent go idle: a real process under the real lifecycle manager, watched by the real
@@ -89,13 +94,22 @@ func (d *demo) idleAgent(ctx context.Context) error {
 	}
 	d.say("(there is no kubelet here: the demo has written into the Pod's status what one reports)")
 	if err := d.awaitGone(ctx); err != nil {
-		return err
+		said, _ := os.ReadFile(filepath.Join(dir, sidecarLog)) // it is there since the sidecar was started
+		return fmt.Errorf("%w; the sidecar says:\n%s", err, said)
 	}
 	d.say("Deployment, Pod and the visitor's storage are gone, %.1f s after the agent ended", time.Since(ended).Seconds())
 	if err := sidecar.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	return sidecar.Wait()
+	if err := sidecar.Wait(); err != nil {
+		return err
+	}
+	why, err := os.ReadFile(filepath.Join(dir, terminationLog))
+	if err != nil {
+		return err
+	}
+	d.say("the sidecar leaves in its termination message: %s", strings.TrimSpace(string(why)))
+	return nil
 }
 
 // createVisitor makes the agent and its claim, and returns its Pod once the claim goes with the agent.
@@ -150,12 +164,19 @@ func (d *demo) sidecarKubeconfig(ctx context.Context, pod *corev1.Pod, dir strin
 	}
 	file := filepath.Join(dir, "kubeconfig")
 	const only = "sidecar"
-	return file, clientcmd.WriteToFile(clientcmdapi.Config{
+	content, err := clientcmd.Write(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{only: {Server: d.cluster.Config.Host, CertificateAuthorityData: d.cluster.Config.CAData}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{only: {Token: token.Status.Token}},
 		Contexts:       map[string]*clientcmdapi.Context{only: {Cluster: only, AuthInfo: only}},
 		CurrentContext: only,
-	}, file)
+	})
+	if err != nil {
+		return "", err
+	}
+	if content, err = yaml.YAMLToJSON(content); err != nil {
+		return "", err
+	}
+	return file, os.WriteFile(file, content, 0o600)
 }
 
 func (d *demo) startAgent(ctx context.Context, dir string) (*exec.Cmd, error) {
@@ -167,9 +188,15 @@ func (d *demo) startAgent(ctx context.Context, dir string) (*exec.Cmd, error) {
 
 func (d *demo) startSidecar(ctx context.Context, dir, kubeconfig string, pid int) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(d.programs, "lifecycle-sidecar"), "--kubeconfig", kubeconfig, "--run-dir", dir,
-		"--termination-log", filepath.Join(dir, "termination-log"))
+		"--termination-log", filepath.Join(dir, terminationLog))
 	cmd.Env = append(os.Environ(), lifecycle.EnvNamespace+"="+installation.AgentsNamespace, lifecycle.EnvDeploymentName+"="+visitor,
 		"MAIN_CONTAINER_PID="+strconv.Itoa(pid))
+	log, err := os.Create(filepath.Join(dir, sidecarLog))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd.Stderr = log
 	return cmd, start(cmd)
 }
 
