@@ -34,6 +34,7 @@ func TestSelfDelete(t *testing.T) {
 	t.Run("held until the kubelet reports the exit", func(t *testing.T) { testHeld(t, c, audit) })
 	t.Run("not yet", func(t *testing.T) { testNotYet(t, c) })
 	t.Run("not before a claim is safe", func(t *testing.T) { testKeptClaim(t, c) })
+	t.Run("not while it is replaced", func(t *testing.T) { testReplaced(t, c) })
 	t.Run("refused", func(t *testing.T) { testRefused(t, c) })
 	t.Run("rights", func(t *testing.T) { testSidecarRights(t, c) })
 	t.Run("dry run", func(t *testing.T) { testDryRun(t, c) })
@@ -153,6 +154,39 @@ func testKeptClaim(t *testing.T, c *cluster) {
 	got, err = l.deletesItself(t.Context())
 	accepted(t, got, err)
 	c.get(t, claim)
+}
+
+// testReplaced is about a rollout that begins when the agent has just ended: what was applied must not be lost.
+func testReplaced(t *testing.T, c *cluster) {
+	l := c.live(t, "replaced")
+	l.exits(t, lifecycle.ExitIdle)
+	hold := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":["example.com/hold"]}}`))
+	pod := l.pod.DeepCopy()
+	if err := c.as(t, "replicaset-controller").Patch(t.Context(), pod, hold); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		release := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+		if err := c.Client.Patch(context.WithoutCancel(t.Context()), pod, release); err != nil {
+			t.Error(err)
+		}
+	})
+	c.get(t, l.deployment)
+	changed := l.deployment.DeepCopy()
+	changed.Spec.Template.Spec.Containers[0].Image = "ghcr.io/dexorder/agent:v2"
+	if err := c.Client.Patch(t.Context(), changed, client.MergeFrom(l.deployment)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "replacement", func() (bool, error) {
+		err := c.Client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod)
+		return pod.DeletionTimestamp != nil, err
+	})
+	got, err := l.deletesItself(t.Context())
+	refused(t, got, err, http.StatusForbidden, "is being replaced")
+	c.get(t, l.deployment)
+	if l.deployment.DeletionTimestamp != nil {
+		t.Error("the agent is being deleted")
+	}
 }
 
 func testRefused(t *testing.T, c *cluster) {

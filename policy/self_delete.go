@@ -24,6 +24,7 @@ import (
 //     agent-a-b begins like agent-a;
 //   - the Deployment's tier shuts down, and for a claim deletes storage;
 //   - the kubelet reports that the agent ended with 42: see exit_proof.go. What the sidecar or a file says is not asked;
+//   - nobody has asked for another Pod since, by a change of the Deployment or by deleting this one;
 //   - it is one DELETE by name that leaves nothing behind. Orphaned ReplicaSets would run agents that nobody owns.
 //
 // Everybody else, people and the garbage collector among them, is the business of RBAC.
@@ -100,6 +101,9 @@ func (p *Profile) checkSelfDelete(r *Request) []Violation {
 	if found := p.checkTier(r); len(found) > 0 {
 		return found
 	}
+	if found := checkReplaced(r); len(found) > 0 {
+		return found
+	}
 	_, found := p.exitProof(r.Facts)
 	return append(found, p.checkKeptClaims(r)...)
 }
@@ -165,6 +169,19 @@ func ownerKinds(o *Owner) []string {
 		return nil
 	}
 	return o.Kinds
+}
+
+// checkReplaced keeps an agent that somebody has just changed, moved or started again: its old Pod may have ended with 42, but
+// the next one was asked for, and what was applied would be lost along with the Deployment. The generation does not tell: the
+// API server may ask about a Deployment whose generation it has raised itself, to delete it.
+func checkReplaced(r *Request) []Violation {
+	if r.Old.Meta.DeletionTimestamp != nil {
+		return nil
+	}
+	if pod := r.Facts.Caller.Pod; pod.DeletionTimestamp != nil {
+		return []Violation{violation("", "Pod %q is being replaced, and the next one is not idle yet", pod.Name)}
+	}
+	return nil
 }
 
 // checkTier asks whether agents of this user type go at all, and whether their storage does.
