@@ -3,188 +3,253 @@ package reaper
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// reconciler brings what belongs to one agent to what it should be.
-type reconciler struct {
-	client  client.Client
-	policy  PolicySource
-	breaker Breaker
-	now     func() time.Time
-	metrics *Metrics
-	log     *slog.Logger
+// Pauses between two tries at an agent that failed.
+const (
+	shortestAgentRetry = 100 * time.Millisecond
+	longestAgentRetry  = time.Minute
+)
 
-	mu     sync.Mutex
-	pauses pauses
-	denied map[string]bool
+// agentQueue brings what belongs to an agent to what it should be: for every change of a Deployment, its claims, its Services and its
+// Pods, it looks at the agent again.
+type agentQueue struct {
+	*worker
+	queue workqueue.TypedRateLimitingInterface[types.NamespacedName]
+
+	pausing sync.Mutex
+	pauses  pauses
+	denied  map[string]bool
 }
 
-// Reconcile looks at one Deployment. It is called for every change of it, its claims, its Services and its Pods.
-func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
-	var d appsv1.Deployment
-	if err := r.client.Get(ctx, request.NamespacedName, &d); err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+func newAgentQueue(w *worker) *agentQueue {
+	return &agentQueue{
+		worker: w, pauses: pauses{}, denied: map[string]bool{},
+		queue: workqueue.NewTypedRateLimitingQueue(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](shortestAgentRetry, longestAgentRetry)),
 	}
-	a, ok := agentOf(r.policy.File(), &d)
-	if !ok {
-		return ctrl.Result{}, nil
+}
+
+// changed has the agent looked at to which an object belongs. It is called with the inventory locked.
+func (q *agentQueue) changed(r record) {
+	name := ""
+	switch r := r.(type) {
+	case *pod:
+		if r.ended != nil { // nothing else about a Pod matters
+			name = r.deployment
+		}
+	case *workload:
+		if isAgent(r) {
+			name = r.name
+		}
+	case *claim:
+		name = r.labels[lifecycle.LabelDeployment]
+	case *service:
+		name = r.labels[lifecycle.LabelDeployment]
 	}
-	if err := r.claims(ctx, a); err != nil {
-		return ctrl.Result{}, r.tolerate(a, err)
+	if name != "" {
+		q.queue.Add(types.NamespacedName{Namespace: r.id().namespace, Name: name})
 	}
-	if err := r.services(ctx, a); err != nil {
-		return ctrl.Result{}, r.tolerate(a, err)
+}
+
+// work looks at agents until ctx ends, so many at a time.
+func (q *agentQueue) work(ctx context.Context, parallelism int) {
+	stop := context.AfterFunc(ctx, q.queue.ShutDown)
+	defer stop()
+	var all sync.WaitGroup
+	for range parallelism {
+		all.Go(func() {
+			for q.next(ctx) {
+			}
+		})
 	}
-	wait, err := r.freshPod(ctx, a)
-	return ctrl.Result{RequeueAfter: wait}, r.tolerate(a, err)
+	all.Wait()
+}
+
+func (q *agentQueue) next(ctx context.Context) bool {
+	name, shutdown := q.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer q.queue.Done(name)
+	wait, err := q.look(ctx, name)
+	switch {
+	case err != nil:
+		q.queue.AddRateLimited(name)
+		if ctx.Err() == nil {
+			q.Logger.WarnContext(ctx, "An agent could not be looked after; trying again", "namespace", name.Namespace, "deployment", name.Name, "error", err)
+		}
+		return true
+	case wait > 0:
+		q.queue.AddAfter(name, wait)
+	}
+	q.queue.Forget(name)
+	return true
+}
+
+// belongings are an agent and what belongs to it.
+type belongings struct {
+	*agent
+	claims   []*claim
+	services []*service
+	pods     []*pod
+	// mountedBy names the Deployments that mount a claim.
+	mountedBy map[string][]string
+}
+
+func (q *agentQueue) belongings(name types.NamespacedName) *belongings {
+	var b *belongings
+	q.inventory.look(name.Namespace, func(p *place) {
+		d := p.workloads["Deployment/"+name.Name]
+		if d == nil {
+			return
+		}
+		a, is := agentOf(q.Policy.File(), d)
+		if !is {
+			return
+		}
+		b = &belongings{agent: a, mountedBy: map[string][]string{}}
+		for _, c := range p.claims {
+			if c.labels[lifecycle.LabelDeployment] == name.Name {
+				b.claims = append(b.claims, c)
+				b.mountedBy[c.name] = nil
+			}
+		}
+		for _, s := range p.services {
+			if s.labels[lifecycle.LabelDeployment] == name.Name {
+				b.services = append(b.services, s)
+			}
+		}
+		for _, pod := range p.pods {
+			if pod.deployment == name.Name && pod.ended != nil {
+				b.pods = append(b.pods, pod)
+			}
+		}
+		if len(b.claims) == 0 {
+			return
+		}
+		for _, w := range p.workloads {
+			for _, c := range w.claims {
+				if by, mine := b.mountedBy[c]; mine {
+					b.mountedBy[c] = append(by, w.name)
+				}
+			}
+		}
+	})
+	return b
+}
+
+func (q *agentQueue) look(ctx context.Context, name types.NamespacedName) (time.Duration, error) {
+	b := q.belongings(name)
+	if b == nil {
+		return 0, nil
+	}
+	for _, c := range b.claims {
+		if err := q.apply(ctx, b.agent, "persistentvolumeclaims", "PersistentVolumeClaim", &c.dependent, decideClaim(b.agent, &c.dependent, b.mountedBy[c.name])); err != nil {
+			return 0, q.tolerate(b.agent, err)
+		}
+	}
+	for _, s := range b.services {
+		if err := q.apply(ctx, b.agent, "services", "Service", &s.dependent, decideService(b.agent, &s.dependent)); err != nil {
+			return 0, q.tolerate(b.agent, err)
+		}
+	}
+	wait, err := q.freshPod(ctx, b)
+	return wait, q.tolerate(b.agent, err)
 }
 
 // tolerate drops errors that trying again would not help: what has gone or changed comes back as a change, and where there are
-// no rights, as in the namespaces of role agents, that is said once.
-func (r *reconciler) tolerate(a *agent, err error) error {
+// no rights, as in the namespaces of role agents that have not granted them, that is said once.
+func (q *agentQueue) tolerate(a *agent, err error) error {
 	switch {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		return nil
 	case !apierrors.IsForbidden(err):
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.denied[a.Namespace] {
-		r.denied[a.Namespace] = true
-		r.log.Warn("The reaper may not look after the agents of a namespace", "namespace", a.Namespace, "error", err)
+	q.pausing.Lock()
+	defer q.pausing.Unlock()
+	if !q.denied[a.namespace] {
+		q.denied[a.namespace] = true
+		q.Logger.Warn("The reaper may not look after the agents of a namespace", "namespace", a.namespace, "error", err)
 	}
 	return nil
 }
 
-func (r *reconciler) claims(ctx context.Context, a *agent) error {
-	list := metadataList("", "PersistentVolumeClaim")
-	if err := r.list(ctx, a, list); err != nil {
-		return err
-	}
-	for i := range list.Items {
-		claim := &list.Items[i]
-		mountedBy, err := r.mountedBy(ctx, claim)
-		if err != nil {
-			return err
-		}
-		if err := r.apply(ctx, a, claim, decideClaim(a, &claim.ObjectMeta, mountedBy)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *reconciler) services(ctx context.Context, a *agent) error {
-	list := metadataList("", "Service")
-	if err := r.list(ctx, a, list); err != nil {
-		return err
-	}
-	for i := range list.Items {
-		if err := r.apply(ctx, a, &list.Items[i], decideService(a, &list.Items[i].ObjectMeta)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *reconciler) list(ctx context.Context, a *agent, into client.ObjectList) error {
-	return r.client.List(ctx, into, client.InNamespace(a.Namespace), client.MatchingLabels{lifecycle.LabelDeployment: a.Name})
-}
-
-func (r *reconciler) mountedBy(ctx context.Context, claim client.Object) ([]string, error) {
-	var list appsv1.DeploymentList
-	err := r.client.List(ctx, &list, client.InNamespace(claim.GetNamespace()), client.MatchingFields{claimIndex: claim.GetName()})
-	if err != nil {
-		return nil, err
-	}
-	names := make([]string, 0, len(list.Items))
-	for i := range list.Items {
-		names = append(names, list.Items[i].Name)
-	}
-	return names, nil
-}
-
-func (r *reconciler) apply(ctx context.Context, a *agent, object client.Object, c *change) error {
+func (q *agentQueue) apply(ctx context.Context, a *agent, resource, kind string, o *dependent, c *change) error {
 	if c == nil {
 		return nil
 	}
-	patch, err := c.patch(object.GetUID(), object.GetResourceVersion())
+	patch, err := c.patch(o.uid, o.resourceVersion)
 	if err != nil {
 		return err
 	}
-	kind := object.GetObjectKind().GroupVersionKind().Kind
-	if err := r.client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch)); err != nil {
-		return fmt.Errorf("%s %s: %w", kind, object.GetName(), err)
+	err = q.client.CoreV1().RESTClient().Patch(types.MergePatchType).Namespace(o.namespace).Resource(resource).Name(o.name).Body(patch).Do(ctx).Error()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", kind, o.name, err)
 	}
-	r.metrics.owned.WithLabelValues(kind).Inc()
-	r.log.InfoContext(ctx, "Set what becomes of an agent's object", "kind", kind, "namespace", a.Namespace, "name", object.GetName(),
-		"deployment", a.Name, "userType", a.userType, "owned", len(c.owners) > 0)
+	q.Metrics.owned.WithLabelValues(kind).Inc()
+	q.Logger.InfoContext(ctx, "Set what becomes of an agent's object", "kind", kind, "namespace", a.namespace, "name", o.name,
+		"deployment", a.name, "userType", a.userType, "owned", len(c.owners) > 0)
 	return nil
 }
 
 // freshPod deletes the Pod of an agent that is dead and kept. It returns when to look again.
-func (r *reconciler) freshPod(ctx context.Context, a *agent) (time.Duration, error) {
-	var pods corev1.PodList
-	if err := r.list(ctx, a, &pods); err != nil {
-		return 0, err
-	}
-	for i := range pods.Items {
-		pod := &pods.Items[i]
-		f := decidePod(a, pod, r.now())
+func (q *agentQueue) freshPod(ctx context.Context, b *belongings) (time.Duration, error) {
+	for _, p := range b.pods {
+		f := decidePod(b.agent, p, q.Now())
 		if !f.restart {
 			if f.wait > 0 {
 				return f.wait, nil
 			}
 			continue
 		}
-		if left := r.pause(a); left > 0 {
+		if left := q.pause(b.agent); left > 0 {
 			return left, nil
 		}
-		if err := r.breaker.Closed(ctx); err != nil {
-			r.log.InfoContext(ctx, "A dead agent waits for the circuit breaker", "namespace", a.Namespace, "deployment", a.Name, "error", err)
+		if err := q.Breaker.Closed(ctx); err != nil {
+			q.Logger.InfoContext(ctx, "A dead agent waits for the circuit breaker", "namespace", b.namespace, "deployment", b.name, "error", err)
 			return firstPause, nil
 		}
-		return r.restart(ctx, a, pod, f.reason)
+		return q.restart(ctx, b.agent, p)
 	}
 	return 0, nil
 }
 
-func (r *reconciler) pause(a *agent) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.pauses.left(string(a.UID), r.now())
+func (q *agentQueue) pause(a *agent) time.Duration {
+	q.pausing.Lock()
+	defer q.pausing.Unlock()
+	return q.pauses.left(string(a.uid), q.Now())
 }
 
-func (r *reconciler) restart(ctx context.Context, a *agent, pod *corev1.Pod, reason string) (time.Duration, error) {
-	err := r.client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
+// restart decides by the Pod as it is now, and deletes it as it is now.
+func (q *agentQueue) restart(ctx context.Context, a *agent, p *pod) (time.Duration, error) {
+	live, err := q.client.CoreV1().Pods(p.namespace).Get(ctx, p.name, metav1.GetOptions{})
 	if err != nil {
-		return 0, fmt.Errorf("delete Pod %s: %w", pod.Name, err)
+		return 0, err
 	}
-	r.mu.Lock()
-	r.pauses.note(string(a.UID), r.now())
-	r.mu.Unlock()
-	r.metrics.restarted.Inc()
-	r.log.InfoContext(ctx, "Gave an agent that had ended with 42 a fresh Pod", "namespace", a.Namespace, "deployment", a.Name,
-		"pod", pod.Name, "reason", reason)
+	now := podOf(live)
+	f := decidePod(a, now, q.Now())
+	if now.uid != p.uid || !f.restart {
+		return f.wait, nil
+	}
+	if err := q.client.CoreV1().Pods(p.namespace).Delete(ctx, p.name, preconditions(&now.object)); err != nil {
+		return 0, fmt.Errorf("delete Pod %s: %w", p.name, err)
+	}
+	q.pausing.Lock()
+	q.pauses.note(string(a.uid), q.Now())
+	q.pausing.Unlock()
+	q.Metrics.restarted.Inc()
+	q.Logger.InfoContext(ctx, "Gave an agent that had ended with 42 a fresh Pod", "namespace", a.namespace, "deployment", a.name,
+		"pod", p.name, "reason", f.reason)
 	return 0, nil
-}
-
-func metadataList(group, kind string) *metav1.PartialObjectMetadataList {
-	list := &metav1.PartialObjectMetadataList{}
-	list.APIVersion, list.Kind = (metav1.GroupVersion{Group: group, Version: "v1"}).String(), kind+"List"
-	return list
 }

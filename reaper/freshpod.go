@@ -4,10 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
-	"github.com/dexorder/agent-lifecycle/inject"
-	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
@@ -27,44 +23,24 @@ type fresh struct {
 // decidePod says whether an agent that ended with 42 and is kept gets a fresh Pod: where its user type never shuts down, or
 // where it ended so early that it was no idleness. Whatever else it is, its deletion is the sidecar's to ask for, and waiting
 // for that is no reason to start it again.
-func decidePod(a *agent, pod *corev1.Pod, now time.Time) fresh {
-	ended := idleExit(pod)
-	if ended == nil || pod.DeletionTimestamp != nil {
+func decidePod(a *agent, p *pod, now time.Time) fresh {
+	if p.ended == nil || p.deleting {
 		return fresh{}
-	}
-	began := pod.CreationTimestamp
-	if pod.Status.StartTime != nil {
-		began = *pod.Status.StartTime
 	}
 	least := a.policy.SelfDelete.MinimumLifetime.Duration
 	var reason string
-	switch lifetime := ended.FinishedAt.Sub(began.Time); {
+	switch {
 	case a.tier.Shutdown != v1alpha1.ShutdownWhenIdle:
 		reason = fmt.Sprintf("agents of user type %s never shut down", a.userType)
-	case lifetime < least:
-		reason = fmt.Sprintf("its Pod had lived %s, less than %s: that was no idleness", lifetime, least)
+	case p.ended.lifetime < least:
+		reason = fmt.Sprintf("its Pod had lived %s, less than %s: that was no idleness", p.ended.lifetime, least)
 	default:
 		return fresh{}
 	}
-	if left := ended.FinishedAt.Add(settle).Sub(now); left > 0 {
+	if left := p.ended.finished.Add(settle).Sub(now); left > 0 {
 		return fresh{wait: left}
 	}
 	return fresh{restart: true, reason: reason}
-}
-
-// idleExit returns how the agent ended, if it is dead with 42.
-func idleExit(pod *corev1.Pod) *corev1.ContainerStateTerminated {
-	i, err := inject.AgentContainerOfPod(pod)
-	if err != nil {
-		return nil
-	}
-	for j := range pod.Status.ContainerStatuses {
-		s := &pod.Status.ContainerStatuses[j]
-		if t := s.State.Terminated; s.Name == pod.Spec.Containers[i].Name && t != nil && t.ExitCode == lifecycle.ExitIdle && t.Signal == 0 {
-			return t
-		}
-	}
-	return nil
 }
 
 // Bounds of the pause between two fresh Pods of one agent: an image that ends with 42 at once must not make Pods for ever.

@@ -1,28 +1,94 @@
 package reaper
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
 
-// Metrics of a Reaper.
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics of a Reaper. The label reaper is one of namespaces, agents, claims and leftovers.
 type Metrics struct {
 	leading   prometheus.Gauge
 	owned     *prometheus.CounterVec
 	restarted prometheus.Counter
+
+	passes     *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	candidates *prometheus.GaugeVec
+	reaped     *prometheus.CounterVec
+	kept       *prometheus.GaugeVec
+	capHits    *prometheus.CounterVec
+	lastGood   *prometheus.GaugeVec
+	interval   prometheus.Gauge
+	namespaces *prometheus.GaugeVec
+	unhealthy  prometheus.Gauge
+	stuck      prometheus.Gauge
+	failures   prometheus.Counter
 }
 
 // NewMetrics registers the metrics.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
-	m := &Metrics{
-		leading: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "agent_lifecycle_reaper_leading", Help: "1 in the replica that does the reaper's work.",
-		}),
-		owned: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "agent_lifecycle_reaper_owner_changes_total",
-			Help: "Claims and Services of agents whose owner references or user type were set right.",
-		}, []string{"kind"}),
-		restarted: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "agent_lifecycle_reaper_restarts_total", Help: "Agents that ended with 42, were kept, and got a fresh Pod.",
-		}),
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "agent_lifecycle_reaper_" + name, Help: help})
 	}
-	registry.MustRegister(m.leading, m.owned, m.restarted)
+	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "agent_lifecycle_reaper_" + name, Help: help}, labels)
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "agent_lifecycle_reaper_" + name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "agent_lifecycle_reaper_" + name, Help: help}, labels)
+	}
+	m := &Metrics{
+		leading:   gauge("leading", "1 in the replica that does the reaper's work."),
+		owned:     counters("owner_changes_total", "Claims and Services of agents whose owner references or user type were set right.", "kind"),
+		restarted: counter("restarts_total", "Agents that ended with 42, were kept, and got a fresh Pod."),
+
+		passes: counters("passes_total", "Passes by their result: good, failed, or capped, which deleted nothing since it would have deleted too much.",
+			"reaper", "result"),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "agent_lifecycle_reaper_pass_duration_seconds", Help: "How long passes took.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
+		}, []string{"reaper"}),
+		candidates: gauges("candidates", "What the last pass decided to mark or delete.", "reaper"),
+		reaped:     counters("reaped_total", "What was deleted.", "reaper"),
+		kept:       gauges("kept", "What the last pass kept, by reason.", "reaper", "reason"),
+		capHits:    counters("cap_hits_total", "Passes that deleted nothing since they would have deleted too much.", "reaper"),
+		lastGood:   gauges("last_good_pass_timestamp_seconds", "When a pass last ended without an error.", "reaper"),
+		interval:   gauge("interval_seconds", "How long it is between two passes."),
+		namespaces: gauges("namespaces", "Namespaces of role agents by phase.", "phase"),
+		unhealthy:  gauge("unhealthy_namespaces", "Namespaces whose agent crashes, is not ready for too long, or is missing."),
+		stuck:      gauge("stuck_namespaces", "Namespaces that have been Terminating for too long."),
+		failures:   counter("failures_total", "Steps of taking a namespace apart that failed and are tried again."),
+	}
+	registry.MustRegister(m.leading, m.owned, m.restarted, m.passes, m.duration, m.candidates, m.reaped, m.kept, m.capHits, m.lastGood,
+		m.interval, m.namespaces, m.unhealthy, m.stuck, m.failures)
 	return m
+}
+
+// passed counts a pass.
+func (m *Metrics) passed(r *Result, before map[string]int, took time.Duration, now time.Time) {
+	outcome := "good"
+	switch {
+	case r.Error != "":
+		outcome = "failed"
+	case r.CapExceeded:
+		outcome = "capped"
+	}
+	m.passes.WithLabelValues(r.Reaper, outcome).Inc()
+	m.duration.WithLabelValues(r.Reaper).Observe(took.Seconds())
+	m.candidates.WithLabelValues(r.Reaper).Set(float64(r.Candidates))
+	for _, reason := range r.keptBefore(before) {
+		m.kept.DeleteLabelValues(r.Reaper, reason)
+	}
+	for reason, n := range r.Kept {
+		m.kept.WithLabelValues(r.Reaper, reason).Set(float64(n))
+	}
+	if r.CapExceeded {
+		m.capHits.WithLabelValues(r.Reaper).Inc()
+	}
+	if r.Error == "" {
+		m.lastGood.WithLabelValues(r.Reaper).Set(float64(now.Unix()))
+	}
 }

@@ -22,25 +22,25 @@ type change struct {
 // Where the user type deletes storage the claim is owned by the Deployment and goes with it. Where the Deployment or the claim
 // keeps storage it is not, and the claim's user type is raised to the Deployment's: in one step, since a claim that is to be
 // kept must at no time be one that goes. A claim that another Deployment mounts, or that is not this agent's, is left alone.
-func decideClaim(a *agent, claim *metav1.ObjectMeta, mountedBy []string) *change {
-	if claim.Labels[lifecycle.LabelDeployment] != a.Name || claim.DeletionTimestamp != nil || !a.mounts(claim.Name) {
+func decideClaim(a *agent, claim *dependent, mountedBy []string) *change {
+	if claim.labels[lifecycle.LabelDeployment] != a.name || claim.deleting || !a.mounts(claim.name) {
 		return nil
 	}
-	if slices.ContainsFunc(mountedBy, func(d string) bool { return d != a.Name }) {
+	if slices.ContainsFunc(mountedBy, func(d string) bool { return d != a.name }) {
 		return nil
 	}
-	promised, has := claim.Labels[lifecycle.LabelUserType]
-	wanted := change{owners: claim.OwnerReferences, labels: maps.Clone(claim.Labels)}
+	promised, has := claim.labels[lifecycle.LabelUserType]
+	wanted := change{owners: claim.owners, labels: maps.Clone(claim.labels)}
 	switch {
 	case !a.deletesStorage():
-		wanted.owners = without(a, claim.OwnerReferences)
+		wanted.owners = without(a, claim.owners)
 		if !has || !a.keeps(promised) {
 			wanted.labels[lifecycle.LabelUserType] = string(a.userType)
 		}
 	case has && a.keeps(promised):
-		wanted.owners = without(a, claim.OwnerReferences)
+		wanted.owners = without(a, claim.owners)
 	default:
-		wanted.owners = with(a, claim.OwnerReferences)
+		wanted.owners = with(a, claim.owners)
 		if !has {
 			wanted.labels[lifecycle.LabelUserType] = string(a.userType)
 		}
@@ -50,24 +50,24 @@ func decideClaim(a *agent, claim *metav1.ObjectMeta, mountedBy []string) *change
 
 // decideService says what an agent's Service should look like: it goes with the agent, whatever the user type. It is known by
 // the label alone; a selector may select the Pods of many agents.
-func decideService(a *agent, service *metav1.ObjectMeta) *change {
-	if service.Labels[lifecycle.LabelDeployment] != a.Name || service.DeletionTimestamp != nil {
+func decideService(a *agent, service *dependent) *change {
+	if service.labels[lifecycle.LabelDeployment] != a.name || service.deleting {
 		return nil
 	}
-	wanted := change{owners: with(a, service.OwnerReferences), labels: service.Labels}
+	wanted := change{owners: with(a, service.owners), labels: service.labels}
 	return wanted.unless(service)
 }
 
 // unless returns nil if the object is as it should be.
-func (c *change) unless(o *metav1.ObjectMeta) *change {
-	if maps.Equal(c.labels, o.Labels) && len(c.owners) == len(o.OwnerReferences) {
+func (c *change) unless(o *dependent) *change {
+	if maps.Equal(c.labels, o.labels) && len(c.owners) == len(o.owners) {
 		return nil
 	}
 	return c
 }
 
 func isOwner(a *agent) func(metav1.OwnerReference) bool {
-	return func(o metav1.OwnerReference) bool { return o.UID == a.UID }
+	return func(o metav1.OwnerReference) bool { return o.UID == a.uid }
 }
 
 // with adds the Deployment as an owner. It blocks the Deployment's deletion, so that the name stays taken until the object has
@@ -77,7 +77,7 @@ func with(a *agent, owners []metav1.OwnerReference) []metav1.OwnerReference {
 		return owners
 	}
 	return append(slices.Clone(owners), metav1.OwnerReference{
-		APIVersion: "apps/v1", Kind: "Deployment", Name: a.Name, UID: a.UID, BlockOwnerDeletion: new(true),
+		APIVersion: "apps/v1", Kind: "Deployment", Name: a.name, UID: a.uid, BlockOwnerDeletion: new(true),
 	})
 }
 

@@ -35,7 +35,7 @@ func alice(t *testing.T, userType string) *agent {
 	d.Spec.Template.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{
 		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "alice-data"},
 	}}}
-	a, ok := agentOf(examplePolicy(t), d)
+	a, ok := agentOf(examplePolicy(t), recordOf(d).(*workload))
 	if !ok {
 		t.Fatal("alice is no agent")
 	}
@@ -61,7 +61,7 @@ func TestAgentOf(t *testing.T) {
 			Namespace: "dexorder-agents", Name: "alice", Labels: map[string]string{key: "alice"},
 		}}
 		tc.change(d)
-		a, ok := agentOf(policy, d)
+		a, ok := agentOf(policy, recordOf(d).(*workload))
 		if ok != (tc.want != "") || ok && a.userType != tc.want {
 			t.Errorf("%s: got %+v, %v; want %q", name, a, ok, tc.want)
 		}
@@ -107,7 +107,8 @@ func TestDecideClaim(t *testing.T) {
 				tc.claim.Name = "alice-data"
 			}
 			before := tc.claim.DeepCopy()
-			if got := decideClaim(alice(t, tc.userType), &tc.claim, tc.mountedBy); !reflect.DeepEqual(got, tc.want) {
+			d := dependentOf(&tc.claim)
+			if got := decideClaim(alice(t, tc.userType), &d, tc.mountedBy); !reflect.DeepEqual(got, tc.want) {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
 			if !reflect.DeepEqual(before, &tc.claim) {
@@ -120,7 +121,11 @@ func TestDecideClaim(t *testing.T) {
 func TestDecideService(t *testing.T) {
 	a := alice(t, "free")
 	mine := metav1.ObjectMeta{Name: "alice", Labels: map[string]string{key: "alice"}}
-	got := decideService(a, &mine)
+	decide := func(m metav1.ObjectMeta) *change {
+		d := dependentOf(&m)
+		return decideService(a, &d)
+	}
+	got := decide(mine)
 	if got == nil || len(got.owners) != 1 || got.owners[0].UID != "de91" || !*got.owners[0].BlockOwnerDeletion {
 		t.Fatalf("got %+v, want the agent as owner", got)
 	}
@@ -129,7 +134,7 @@ func TestDecideService(t *testing.T) {
 		"owned": mine, "a neighbour's": {Labels: map[string]string{key: "bob"}}, "nobody's": {},
 		"on its way out": {Labels: mine.Labels, DeletionTimestamp: &metav1.Time{Time: time.Now()}},
 	} {
-		if got := decideService(a, &s); got != nil {
+		if got := decide(s); got != nil {
 			t.Errorf("%s: got %+v", name, got)
 		}
 	}
@@ -182,7 +187,7 @@ func TestDecidePod(t *testing.T) {
 		"is going":                       {"enterprise", going, false, 0},
 		"nothing is known":               {"enterprise", &corev1.Pod{}, false, 0},
 	} {
-		got := decidePod(alice(t, tc.userType), tc.pod, now)
+		got := decidePod(alice(t, tc.userType), podOf(tc.pod), now)
 		if got.restart != tc.restart || got.wait != tc.wait || got.restart != (got.reason != "") {
 			t.Errorf("%s: got %+v, want restart %v, wait %s", name, got, tc.restart, tc.wait)
 		}

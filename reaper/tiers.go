@@ -1,7 +1,7 @@
 package reaper
 
 import (
-	appsv1 "k8s.io/api/apps/v1"
+	"slices"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
@@ -14,7 +14,7 @@ type PolicySource interface {
 
 // agent is a Deployment as decisions see it.
 type agent struct {
-	*appsv1.Deployment
+	*workload
 	userType lifecycle.UserType
 	tier     v1alpha1.Tier
 	policy   *v1alpha1.LifecyclePolicy
@@ -22,17 +22,17 @@ type agent struct {
 
 // agentOf says whether a Deployment is an agent of the policy, and of which tier. One whose user type is unknown is none:
 // nothing can be said about what it was promised.
-func agentOf(policy *v1alpha1.LifecyclePolicy, d *appsv1.Deployment) (*agent, bool) {
-	if d.Labels[lifecycle.LabelDeployment] != d.Name || d.DeletionTimestamp != nil {
+func agentOf(policy *v1alpha1.LifecyclePolicy, d *workload) (*agent, bool) {
+	if !isAgent(d) || d.deleting {
 		return nil, false
 	}
 	for i := range policy.Profiles {
 		profile := &policy.Profiles[i]
-		if !profile.Namespaces.Covers(d.Namespace) {
+		if !profile.Namespaces.Covers(d.namespace) {
 			continue
 		}
 		userType := profile.DefaultUserType
-		if label, ok := d.Labels[lifecycle.LabelUserType]; ok {
+		if label, ok := d.labels[lifecycle.LabelUserType]; ok {
 			userType = lifecycle.UserType(label)
 		}
 		tier, known := policy.Tiers[userType]
@@ -44,16 +44,11 @@ func agentOf(policy *v1alpha1.LifecyclePolicy, d *appsv1.Deployment) (*agent, bo
 func (a *agent) deletesStorage() bool { return a.tier.Storage == v1alpha1.StorageDelete }
 
 // keeps says whether a user type keeps storage, as far as is known.
-func (a *agent) keeps(userType string) bool {
-	return a.policy.Tiers[lifecycle.UserType(userType)].Storage != v1alpha1.StorageDelete
+func (a *agent) keeps(userType string) bool { return keepsStorage(a.policy, userType) }
+
+func keepsStorage(policy *v1alpha1.LifecyclePolicy, userType string) bool {
+	return policy.Tiers[lifecycle.UserType(userType)].Storage != v1alpha1.StorageDelete
 }
 
 // mounts says whether the agent's Pods mount a claim.
-func (a *agent) mounts(claim string) bool {
-	for i := range a.Spec.Template.Spec.Volumes {
-		if source := a.Spec.Template.Spec.Volumes[i].PersistentVolumeClaim; source != nil && source.ClaimName == claim {
-			return true
-		}
-	}
-	return false
-}
+func (a *agent) mounts(claim string) bool { return slices.Contains(a.claims, claim) }

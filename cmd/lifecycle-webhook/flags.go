@@ -34,28 +34,64 @@ type flags struct {
 	caSecret             string
 	dnsNames             []string
 	reaper               bool
+	reaping              reapingFlags
 	drainDelay           time.Duration
 	maxBody              int64
 	maxInFlight          int
-	logLevel             slog.Level
-	logFormat            string
+	logging
+}
+
+// logging is how the program logs.
+type logging struct {
+	logLevel  slog.Level
+	logFormat string
+}
+
+func (l *logging) define(set *flag.FlagSet) {
+	set.TextVar(&l.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
+	set.StringVar(&l.logFormat, "log-format", "json", "`format` of the log: json or text")
+}
+
+func (l *logging) check() []error {
+	if l.logFormat != "json" && l.logFormat != "text" {
+		return []error{fmt.Errorf("--log-format %q: there are json and text", l.logFormat)}
+	}
+	return nil
 }
 
 // parseFlags reads serve's command line. What is wrong with it is printed to stderr, all of it.
 func parseFlags(args []string, stdout, stderr io.Writer) (*flags, error) {
-	f := &flags{namespace: defaultNamespace}
+	f := &flags{namespace: ownNamespace()}
+	return f, parse("serve --policy FILE [flags]", f, args, stdout, stderr)
+}
+
+// ownNamespace is where the program runs, or would.
+func ownNamespace() string {
 	if ns := os.Getenv("POD_NAMESPACE"); ns != "" {
-		f.namespace = ns
+		return ns
 	}
-	set := flag.NewFlagSet("lifecycle-webhook serve", flag.ContinueOnError)
+	return defaultNamespace
+}
+
+// commandLine is what a command is told.
+type commandLine interface {
+	define(set *flag.FlagSet)
+	check() []error
+}
+
+// parse reads the command line of a command, whose usage begins with its name.
+func parse(usage string, f commandLine, args []string, stdout, stderr io.Writer) error {
+	name, _, _ := strings.Cut(usage, " ")
+	name = "lifecycle-webhook " + name
+	set := flag.NewFlagSet(name, flag.ContinueOnError)
 	set.SetOutput(io.Discard) // the package prints the usage after every error, and the error is lost above it
 	f.define(set)
 	err := set.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, "Usage: lifecycle-webhook serve --policy FILE [flags]\n\nFlags:\n")
+		fmt.Fprintf(stdout, "Usage: lifecycle-webhook %s\n\nFlags:\n", usage)
 		set.SetOutput(stdout)
 		set.PrintDefaults()
-		return nil, err
+		return err
 	}
 	if err == nil {
 		err = errors.Join(f.check()...)
@@ -65,12 +101,12 @@ func parseFlags(args []string, stdout, stderr io.Writer) (*flags, error) {
 	}
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(stderr, "lifecycle-webhook serve: %s\n", strings.TrimRight(line, "\n"))
+			fmt.Fprintf(stderr, "%s: %s\n", name, strings.TrimRight(line, "\n"))
 		}
-		fmt.Fprintln(stderr, "lifecycle-webhook serve --help lists the flags")
-		return nil, errUsage
+		fmt.Fprintf(stderr, "%s --help lists the flags\n", name)
+		return errUsage
 	}
-	return f, nil
+	return nil
 }
 
 func (f *flags) define(set *flag.FlagSet) {
@@ -100,8 +136,8 @@ func (f *flags) define(set *flag.FlagSet) {
 	set.Int64Var(&f.maxBody, "max-body", webhook.DefaultMaxBody, "largest request in `bytes`")
 	set.IntVar(&f.maxInFlight, "max-in-flight", webhook.DefaultMaxInFlight,
 		"most `requests` answered at once; one of more than 128 KiB counts once for each 128 KiB")
-	set.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
-	set.StringVar(&f.logFormat, "log-format", "json", "`format` of the log: json or text")
+	f.reaping.define(set)
+	f.logging.define(set)
 }
 
 // check returns everything that is wrong with the values.
@@ -142,8 +178,5 @@ func (f *flags) check() []error {
 	if f.maxInFlight <= 0 {
 		wrong("--max-in-flight %d: must be positive", f.maxInFlight)
 	}
-	if f.logFormat != "json" && f.logFormat != "text" {
-		wrong("--log-format %q: there are json and text", f.logFormat)
-	}
-	return errs
+	return append(errs, f.logging.check()...)
 }

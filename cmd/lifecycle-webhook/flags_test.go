@@ -18,7 +18,7 @@ func TestCommandLine(t *testing.T) {
 		{"--help", exitOK, "Usage:", ""},
 		{"version", exitOK, runtime.Version(), ""},
 		{"version please", exitUsage, "", "takes no arguments"},
-		{"sever", exitUsage, "", `"sever" is no command; there are serve, version and help`},
+		{"sever", exitUsage, "", `"sever" is no command; there are serve, reap, version and help`},
 		{"serve --help", exitOK, "-drain-delay", ""},
 		{"serve", exitUsage, "", "--policy is required"},
 		{"serve --polcy x", exitUsage, "", "flag provided but not defined: -polcy"},

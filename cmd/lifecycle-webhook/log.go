@@ -13,7 +13,7 @@ import (
 const detail = -int(slog.LevelDebug)
 
 // newLogger returns the program's logger, to which it also brings what the Kubernetes libraries log.
-func newLogger(f *flags, w io.Writer) *slog.Logger {
+func newLogger(f *logging, w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: f.logLevel}
 	var handler slog.Handler = slog.NewJSONHandler(w, options)
 	if f.logFormat == "text" {

@@ -1,4 +1,5 @@
-// Command lifecycle-webhook is the admission server for agents: it injects their lifecycle and enforces the policy.
+// Command lifecycle-webhook is the admission server for agents: it injects their lifecycle and enforces the policy. It is also the
+// reaper, beside the server or by itself.
 package main
 
 import (
@@ -14,7 +15,11 @@ const (
 	exitOK    = 0
 	exitError = 1
 	exitUsage = 2
+	exitCap   = 3
 )
+
+// errCap stands for a pass of the reaper that deleted nothing, because it would have deleted too much.
+var errCap = errors.New("more than the policy's reaper.cap would have been deleted, so that nothing of that kind was")
 
 // errUsage stands for a command line that is not understood; what is wrong with it has been printed.
 var errUsage = errors.New("usage")
@@ -28,6 +33,7 @@ const usage = `lifecycle-webhook is the admission server for agents.
 Usage:
 
   lifecycle-webhook serve --policy FILE [flags]   answer the API server; serve --help lists the flags
+  lifecycle-webhook reap --policy FILE [flags]    clean up what agents leave behind; reap --help lists the flags
   lifecycle-webhook version                       print the version
   lifecycle-webhook help                          print this
 
@@ -45,12 +51,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch command, rest := args[0], args[1:]; command {
 	case "serve":
 		err = serveCommand(rest, stdout, stderr)
+	case "reap":
+		err = reapCommand(rest, stdout, stderr)
 	case "version":
 		err = versionCommand(rest, stdout, stderr)
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 	default:
-		fmt.Fprintf(stderr, "lifecycle-webhook: %q is no command; there are serve, version and help\n", command)
+		fmt.Fprintf(stderr, "lifecycle-webhook: %q is no command; there are serve, reap, version and help\n", command)
 		return exitUsage
 	}
 	switch {
@@ -60,5 +68,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "lifecycle-webhook: %v\n", err)
+	if errors.Is(err, errCap) {
+		return exitCap
+	}
 	return exitError
 }

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -23,7 +22,6 @@ import (
 	"github.com/dexorder/agent-lifecycle/breaker"
 	"github.com/dexorder/agent-lifecycle/certs"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
-	"github.com/dexorder/agent-lifecycle/reaper"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
 
@@ -36,7 +34,7 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from then on signals do what they do by default
-	return serve(ctx, f, newLogger(f, stderr))
+	return serve(ctx, f, newLogger(&f.logging, stderr))
 }
 
 // component is a part that runs for as long as requests are answered.
@@ -78,13 +76,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		return fmt.Errorf("client: %w", err)
 	}
 	events := webhook.NewEvents(core, instance(), metrics, log)
-	circuitBreaker := breaker.New(breaker.Options{
-		ConfigMaps: core.ConfigMaps(f.namespace), Now: time.Now, Metrics: breaker.NewMetrics(registry), Logger: log,
-		Limits: func() breaker.Limits {
-			limits := policies.SelfDelete().Breaker
-			return breaker.Limits{Burst: int(limits.Burst), PerMinute: int(limits.PerMinute)}
-		},
-	})
+	circuitBreaker := newBreaker(core, f.namespace, policies, registry, log)
 	policies.OnChange = func(covered []v1alpha1.Namespaces) {
 		cluster.Cover(covered)
 		coverage.Cover(covered)
@@ -113,10 +105,13 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	}
 	components := []component{policies, certificate, cluster, coverage, restartRules, events}
 	if f.reaper {
-		components = append(components, reaper.New(reaper.Options{
-			Config: config, Namespace: f.namespace, Identity: instance() + "-" + strconv.Itoa(os.Getpid()), Policy: policies,
-			Breaker: circuitBreaker, Now: time.Now, Metrics: reaper.NewMetrics(registry), Logger: log.With("part", "reaper"),
-		}))
+		r, parts, err := newReaper(&f.reaping, reaperParts{
+			config: config, core: core, namespace: f.namespace, policies: policies, breaker: circuitBreaker, registry: registry, log: log,
+		})
+		if err != nil {
+			return err
+		}
+		components = append(append(components, parts...), r)
 	}
 	log.Info("Starting", "version", programVersion(), "policy", f.policy, "certs", f.certs)
 	return runUntil(ctx, func(ctx context.Context) error { return server.Run(ctx, admission, health) },
@@ -167,6 +162,16 @@ func newCertificate(f *flags, config *rest.Config, log *slog.Logger) (certs.Sour
 	return certs.NewSelfManaged(certs.SelfManagedOptions{
 		Config: config, Logger: log, SecretNamespace: f.namespace, SecretName: f.caSecret,
 		DNSNames: append([]string{service, service + ".cluster.local"}, f.dnsNames...), Registrations: registrations,
+	})
+}
+
+func newBreaker(core clientcorev1.CoreV1Interface, namespace string, policies *webhook.PolicyFile, registry prometheus.Registerer, log *slog.Logger) *breaker.Breaker {
+	return breaker.New(breaker.Options{
+		ConfigMaps: core.ConfigMaps(namespace), Now: time.Now, Metrics: breaker.NewMetrics(registry), Logger: log,
+		Limits: func() breaker.Limits {
+			limits := policies.SelfDelete().Breaker
+			return breaker.Limits{Burst: int(limits.Burst), PerMinute: int(limits.PerMinute)}
+		},
 	})
 }
 

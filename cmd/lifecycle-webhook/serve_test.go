@@ -49,7 +49,7 @@ func TestServe(t *testing.T) {
 	server := start(t, &flags{
 		policy: policyFile, kubeconfig: cp.Kubeconfig(), namespace: defaultNamespace, service: "lifecycle-webhook",
 		listen: "127.0.0.1:" + port, healthListen: "127.0.0.1:" + freePort(t), configuration: "agent-lifecycle",
-		certs: certsSelfManaged, caSecret: "lifecycle-webhook-ca", dnsNames: []string{"localhost"}, logLevel: slog.LevelInfo,
+		certs: certsSelfManaged, caSecret: "lifecycle-webhook-ca", dnsNames: []string{"localhost"}, logging: logging{logLevel: slog.LevelInfo},
 	})
 	server.waitFor(t, "/readyz?verbose", "[+]certificate ok", "[+]cluster ok", "[+]policy ok", "[+]coverage ok", "check passed")
 
@@ -98,7 +98,7 @@ func start(t *testing.T, f *flags) *running {
 	f.maxBody, f.maxInFlight, f.logFormat = 1<<20, 16, "text"
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{health: "http://" + f.healthListen, cancel: cancel, done: make(chan error, 1)}
-	log := newLogger(f, t.Output())
+	log := newLogger(&f.logging, t.Output())
 	go func() { r.done <- serve(ctx, f, log) }()
 	t.Cleanup(func() { r.stop(t) })
 	return r

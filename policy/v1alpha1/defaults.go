@@ -53,6 +53,7 @@ func builtIn() *LifecyclePolicy {
 			MinimumLifetime: duration(10 * time.Second),
 			Breaker:         Breaker{Burst: 60, PerMinute: 30},
 		},
+		Reaper: builtInReaper(),
 		Identities: Identities{
 			Gateway:     defaultGateway,
 			Reapers:     []string{defaultReaper, "system:serviceaccount:dexorder-system:lifecycle-reaper"},
@@ -62,6 +63,21 @@ func builtIn() *LifecyclePolicy {
 }
 
 func duration(d time.Duration) metav1.Duration { return metav1.Duration{Duration: d} }
+
+func builtInReaper() Reaper {
+	return Reaper{
+		Interval:    duration(time.Minute),
+		Sightings:   2,
+		Parallelism: 4,
+		Cap:         Cap{Count: 50, Percent: 25},
+		Namespaces: NamespaceReaper{
+			Mode: ReaperDelete, IdleAfter: duration(time.Hour), UnhealthyAfter: duration(20 * time.Minute),
+		},
+		Agents:    AgentReaper{Mode: ReaperDelete, After: duration(2 * time.Minute)},
+		Claims:    ClaimReaper{Mode: ReaperDelete, After: duration(10 * time.Minute)},
+		Leftovers: LeftoverReaper{Mode: ReaperDelete, After: duration(time.Hour), FinishedJobs: duration(time.Hour)},
+	}
+}
 
 func defaultControllers() []string {
 	users := make([]string, 0, 8)

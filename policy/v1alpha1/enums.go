@@ -42,3 +42,5 @@ func volumeTypes() []string {
 	slices.Sort(types)
 	return types
 }
+
+func reaperModes() []ReaperMode { return []ReaperMode{ReaperDelete, ReaperDryRun, ReaperOff} }

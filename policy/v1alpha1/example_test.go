@@ -18,6 +18,7 @@ apiVersion: lifecycle.dexorder.io/v1alpha1
 kind: LifecyclePolicy
 sidecar:
   image: ghcr.io/dexorder/lifecycle-sidecar:v0.1.0
+reaper: {namespaces: {orgs: [dexorder, genbrain]}}
 profiles:
   - name: user-agents
     namespaces: {names: [dexorder-agents]}

@@ -98,6 +98,8 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 		return enum(storages())
 	case reflect.TypeFor[RestartRules]():
 		return enum(restartRules())
+	case reflect.TypeFor[ReaperMode]():
+		return enum(reaperModes())
 	case reflect.TypeFor[Adoption]():
 		return enum(adoptions())
 	case reflect.TypeFor[lifecycle.UserType]():

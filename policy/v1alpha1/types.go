@@ -37,6 +37,9 @@ type LifecyclePolicy struct {
 	// SelfDelete says when an agent that ended with exit code 42 may delete its own Deployment.
 	SelfDelete SelfDelete `json:"selfDelete,omitzero"`
 
+	// Reaper says what is cleaned up, when, and how much of it at most.
+	Reaper Reaper `json:"reaper,omitzero"`
+
 	// Identities are the accounts that have a part to play.
 	Identities Identities `json:"identities,omitempty"`
 

@@ -37,6 +37,7 @@ func validate(file *LifecyclePolicy) field.ErrorList {
 	errs = append(errs, validateIdle(field.NewPath("idle"), file)...)
 	errs = append(errs, oneOf(field.NewPath("restartRules"), file.RestartRules, restartRules())...)
 	errs = append(errs, validateSelfDelete(field.NewPath("selfDelete"), &file.SelfDelete)...)
+	errs = append(errs, validateReaper(field.NewPath("reaper"), &file.Reaper)...)
 	errs = append(errs, validateIdentities(field.NewPath("identities"), &file.Identities)...)
 	return append(errs, validateProfiles(field.NewPath("profiles"), file.Profiles)...)
 }

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/dexorder/agent-lifecycle/reaper"
+	"github.com/dexorder/agent-lifecycle/webhook"
+)
+
+// reapFlags are what reap is told on the command line.
+type reapFlags struct {
+	policy       string
+	healthListen string
+	kubeconfig   string
+	namespace    string
+	once         bool
+	output       string
+	timeout      time.Duration
+	reaping      reapingFlags
+	logging
+}
+
+func (f *reapFlags) define(set *flag.FlagSet) {
+	set.StringVar(&f.policy, "policy", "", "policy `file`, a LifecyclePolicy; followed while the reaper runs; required")
+	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP; not with --once")
+	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty: the Pod's own account")
+	set.StringVar(&f.namespace, "namespace", f.namespace, "`namespace` of the system")
+	set.BoolVar(&f.once, "once", false, "make one pass and end: exit code 0 if it was good, 1 if it failed, 3 if the cap kept it from deleting")
+	set.BoolVar(&f.reaping.dryRun, "dry-run", false, "write nothing, and say what would be deleted")
+	set.StringVar(&f.output, "o", "text", "`format` of what --once prints: text or json")
+	set.DurationVar(&f.timeout, "timeout", 10*time.Minute, "how long --once may take")
+	f.reaping.define(set)
+	f.logging.define(set)
+}
+
+func (f *reapFlags) check() []error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if f.policy == "" {
+		wrong("--policy is required")
+	}
+	if f.namespace == "" {
+		wrong("--namespace must not be empty")
+	}
+	if f.output != "text" && f.output != "json" {
+		wrong("-o %q: there are text and json", f.output)
+	}
+	if f.timeout <= 0 {
+		wrong("--timeout %s: must be positive", f.timeout)
+	}
+	return append(errs, f.logging.check()...)
+}
+
+// reapCommand runs the reaper by itself: until a signal to stop, or for one pass.
+func reapCommand(args []string, stdout, stderr io.Writer) error {
+	f := &reapFlags{namespace: ownNamespace()}
+	if err := parse("reap --policy FILE [--once] [flags]", f, args, stdout, stderr); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop) // from then on signals do what they do by default
+	return reap(ctx, f, newLogger(&f.logging, stderr), stdout)
+}
+
+func reap(ctx context.Context, f *reapFlags, log *slog.Logger, stdout io.Writer) error {
+	config, err := restConfig(f.kubeconfig)
+	if err != nil {
+		return err
+	}
+	core, err := clientcorev1.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	policies, err := webhook.LoadPolicyFile(f.policy, webhook.NewMetrics(registry, programVersion()), log)
+	if err != nil {
+		return err
+	}
+	r, parts, err := newReaper(&f.reaping, reaperParts{
+		config: config, core: core, namespace: f.namespace, policies: policies,
+		breaker: newBreaker(core, f.namespace, policies, registry, log), registry: registry, log: log,
+	})
+	if err != nil {
+		return err
+	}
+	if f.once {
+		return runUntil(ctx, func(ctx context.Context) error { return reapOnce(ctx, f, r, stdout) }, parts...)
+	}
+	health, err := net.Listen("tcp", f.healthListen)
+	if err != nil {
+		return fmt.Errorf("--health-listen: %w", err)
+	}
+	log.Info("Starting", "version", programVersion(), "policy", f.policy)
+	return runUntil(ctx, r.Run, append(parts, policies, healthServer{health, registry})...)
+}
+
+// reapOnce makes one pass and prints what came of it.
+func reapOnce(ctx context.Context, f *reapFlags, r *reaper.Reaper, stdout io.Writer) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("not done after --timeout %s", f.timeout))
+	defer cancel()
+	report, err := r.Once(ctx)
+	if report != nil {
+		if perr := printReport(stdout, f.output, report); perr != nil {
+			return errors.Join(err, perr)
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case report.Failed():
+		return errors.New("the pass failed; what is wrong is in its report")
+	case report.CapExceeded():
+		return errCap
+	}
+	return nil
+}
+
+func printReport(w io.Writer, format string, report *reaper.Report) error {
+	if format == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(report)
+	}
+	for i := range report.Reapers {
+		result := &report.Reapers[i]
+		fmt.Fprintf(w, "%-10s  mode %s, %d examined, %d to go, %d reaped", result.Reaper, result.Mode, result.Examined, result.Candidates, result.Reaped)
+		if result.Error != "" {
+			fmt.Fprintf(w, "; FAILED: %s", result.Error)
+		}
+		fmt.Fprintln(w)
+		for _, d := range result.Decisions {
+			name := d.Name
+			if d.Namespace != "" {
+				name = d.Namespace + "/" + d.Name
+			}
+			fmt.Fprintf(w, "  %s %s: %s: %s\n", d.Kind, name, d.Verdict, d.Reason)
+		}
+	}
+	return nil
+}
+
+// healthServer serves health and metrics where there is no admission server to do it.
+type healthServer struct {
+	listener net.Listener
+	gatherer prometheus.Gatherer
+}
+
+// Run implements component.
+func (s healthServer) Run(ctx context.Context) error {
+	mux := http.NewServeMux()
+	ok := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }
+	mux.HandleFunc("/healthz", ok)
+	mux.HandleFunc("/readyz", ok)
+	mux.Handle("/metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("health: %w", err)
+	}
+	return nil
+}

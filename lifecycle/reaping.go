@@ -1,0 +1,52 @@
+package lifecycle
+
+// RoleNamespacePrefix starts the name of every role agent's namespace. One that does not begin so is never reaped, whatever its
+// labels say.
+const RoleNamespacePrefix = "agent-"
+
+// Annotations by which people speak to the reaper.
+const (
+	// AnnotationDoNotReap on a namespace, or on an object in one, protects it: any value but "false" does.
+	AnnotationDoNotReap = "do-not-reap"
+
+	// AnnotationDoNotReapUntil protects until a time in RFC 3339. A value that cannot be read protects for ever.
+	AnnotationDoNotReapUntil = "do-not-reap-until"
+
+	// AnnotationExpiresAt on an object that an agent made says from when on nobody needs it, in RFC 3339.
+	AnnotationExpiresAt = Prefix + "expires-at"
+)
+
+// Annotations that the reaper writes on a role agent's namespace. All are times in RFC 3339 unless they say otherwise.
+const (
+	// AnnotationLastPodActivity is when a Pod last appeared, changed or ended. Unix seconds are read too, unless they mean a
+	// time before the namespace was created. What is absent, in the future or cannot be read is repaired to now.
+	AnnotationLastPodActivity = "last-pod-activity"
+
+	// AnnotationIdleSince is when a reaper first saw that nothing runs there. It goes as soon as something does.
+	AnnotationIdleSince = Prefix + "idle-since"
+
+	// AnnotationSightings counts the consecutive passes that found the namespace ready to go.
+	AnnotationSightings = Prefix + "sightings"
+
+	// AnnotationReaping is when the namespace was marked: from then on it takes no new Pods and workloads.
+	AnnotationReaping = Prefix + "reaping"
+
+	// AnnotationPhase is what the namespace is at, and since when: "TIME PHASE", one of active, unhealthy, idle and marked.
+	AnnotationPhase = Prefix + "phase"
+
+	// AnnotationUnhealthy says what is wrong with the agent there, and since when: "TIME REASON".
+	AnnotationUnhealthy = Prefix + "unhealthy"
+)
+
+// AnnotationOrphanedSince is when a reaper first saw that an object in an agent's namespace belongs to nobody any more.
+const AnnotationOrphanedSince = Prefix + "orphaned-since"
+
+// The stamp on what an agent made: the webhook writes it at creation, and takes it off what anybody else creates.
+const (
+	// LabelCreatedByPodUID is the UID of the Pod whose token made the object. A label, so that stamped objects can be listed
+	// without reading the others.
+	LabelCreatedByPodUID = Prefix + "created-by-pod-uid"
+
+	// AnnotationCreatedByPod is that Pod's name.
+	AnnotationCreatedByPod = Prefix + "created-by-pod"
+)

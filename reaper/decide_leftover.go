@@ -1,0 +1,73 @@
+package reaper
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// leftover is an object that an agent's Pod made, by the stamp that the webhook put on it.
+type leftover struct {
+	object
+	kind        string
+	annotations map[string]string
+
+	// madeBy is the UID of the Pod that made it.
+	madeBy types.UID
+
+	// owned says that it has owner references, so that it is the garbage collector's.
+	owned bool
+
+	// finished is when a Job finished; zero for a Job that works, and for what is none.
+	finished time.Time
+}
+
+// surroundings are what a decision on a leftover has to know of its namespace.
+type surroundings struct {
+	// pods are the UIDs of the Pods that are there.
+	pods map[types.UID]bool
+
+	// references are kind/name of what Pods, workloads and service accounts refer to.
+	references map[string]bool
+}
+
+// decideLeftover says what becomes of an object that an agent made. Nothing that lacks the stamp ever gets here.
+func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.LeftoverReaper, now time.Time) orphan {
+	switch {
+	case l.deleting:
+		return orphan{reason: "it is being deleted", since: l.annotations[lifecycle.AnnotationOrphanedSince]}
+	case l.madeBy == "":
+		return orphan{reason: "its stamp is empty"}
+	case protection(l.annotations, now) != "":
+		return orphan{reason: "it is protected"}
+	case l.owned:
+		return orphan{reason: "it goes with its owner"}
+	case l.kind == "Job" && l.finished.IsZero():
+		return orphan{reason: "it works"}
+	case around.references[l.kind+"/"+l.name]:
+		return orphan{reason: "something refers to it"}
+	}
+	if left := l.created.Add(policy.After.Duration).Sub(now); left > 0 && l.annotations[lifecycle.AnnotationExpiresAt] == "" && l.kind != "Job" {
+		return orphan{reason: "it is not old enough", next: now.Add(left)}
+	}
+	if expires, err := time.Parse(time.RFC3339, l.annotations[lifecycle.AnnotationExpiresAt]); err == nil {
+		if left := expires.Sub(now); left > 0 {
+			return orphan{reason: "it has not expired", next: now.Add(left)}
+		}
+		return orphan{goes: true, reason: "expired at " + l.annotations[lifecycle.AnnotationExpiresAt]}
+	}
+	if l.kind == "Job" {
+		if left := l.finished.Add(policy.FinishedJobs.Duration).Sub(now); left > 0 {
+			return orphan{reason: "it has finished not long ago", next: now.Add(left)}
+		}
+		return orphan{goes: true, reason: "finished at " + l.finished.UTC().Format(time.RFC3339)}
+	}
+	if around.pods[l.madeBy] {
+		return orphan{reason: "the Pod that made it is there"}
+	}
+	return waitAsOrphan(l.annotations[lifecycle.AnnotationOrphanedSince], l.created, policy.After.Duration, now,
+		"Pod "+l.annotations[lifecycle.AnnotationCreatedByPod]+" that made it has gone, and nothing refers to it")
+}

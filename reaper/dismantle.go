@@ -1,0 +1,303 @@
+package reaper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// Archiver keeps the objects and volumes of a namespace that goes. Package archive has it.
+type Archiver interface {
+	// Save returns nil when everything is safely kept for that long. It may be called again.
+	Save(ctx context.Context, namespace *corev1.Namespace, keep time.Duration, secrets bool) error
+
+	// Release lets go of what has been kept for long enough.
+	Release(ctx context.Context) error
+}
+
+// Pauses between two looks at a namespace that is being taken apart. They double for as long as there is nothing new.
+const (
+	shortestRetry = 500 * time.Millisecond
+	longestRetry  = time.Minute
+)
+
+// manyRetries is from when on a namespace that does not get further is reported: after some minutes.
+const manyRetries = 10
+
+// dismantler takes namespaces apart: workloads first, then claims, for whose end it waits, then the namespace itself. What has been
+// done is seen in the cluster alone, so that it goes on wherever another one was killed.
+type dismantler struct {
+	*worker
+	queue workqueue.TypedRateLimitingInterface[string]
+
+	approval sync.Mutex
+	approved map[string]bool
+	reaped   int
+}
+
+func newDismantler(w *worker) dismantler {
+	return dismantler{worker: w, queue: workqueue.NewTypedRateLimitingQueue(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](shortestRetry, longestRetry))}
+}
+
+// approve says which namespaces may be taken apart until the next pass.
+func (d *dismantler) approve(names map[string]bool) {
+	d.approval.Lock()
+	d.approved = names
+	d.approval.Unlock()
+	for name := range names {
+		d.queue.Add(name)
+	}
+}
+
+func (d *dismantler) isApproved(name string) bool {
+	d.approval.Lock()
+	defer d.approval.Unlock()
+	return d.approved[name]
+}
+
+// takeReaped returns how many namespaces have gone since it was last asked.
+func (d *dismantler) takeReaped() int {
+	d.approval.Lock()
+	defer d.approval.Unlock()
+	n := d.reaped
+	d.reaped = 0
+	return n
+}
+
+// work takes namespaces apart until ctx ends, so many at a time.
+func (d *dismantler) work(ctx context.Context, parallelism int) {
+	stop := context.AfterFunc(ctx, d.queue.ShutDown)
+	defer stop()
+	var all sync.WaitGroup
+	for range parallelism {
+		all.Go(func() {
+			for d.next(ctx) {
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (d *dismantler) next(ctx context.Context) bool {
+	name, shutdown := d.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer d.queue.Done(name)
+	if !d.isApproved(name) {
+		d.queue.Forget(name)
+		return true
+	}
+	again, err := d.step(ctx, name)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		d.Metrics.failures.Inc()
+		d.Logger.WarnContext(ctx, "A namespace could not be taken apart; trying again", "namespace", name, "error", err)
+		d.queue.AddRateLimited(name)
+	case again:
+		if d.queue.NumRequeues(name) == manyRetries {
+			d.Logger.WarnContext(ctx, "A namespace that is reaped does not get further", "namespace", name, "waitsFor", d.held(ctx, name))
+		}
+		d.queue.AddRateLimited(name)
+	default:
+		d.queue.Forget(name)
+	}
+	return true
+}
+
+// dismantleNow takes apart what is approved, so many at a time, and returns when all is done, does not get further, or ctx ends.
+func (d *dismantler) dismantleNow(ctx context.Context) {
+	d.approval.Lock()
+	names := slices.Sorted(maps.Keys(d.approved))
+	d.approval.Unlock()
+	var group errgroup.Group
+	group.SetLimit(int(d.settings().Parallelism))
+	for _, name := range names {
+		group.Go(func() error {
+			pause := wait.Backoff{Duration: shortestRetry, Factor: 2, Steps: manyRetries, Cap: longestRetry}
+			for {
+				again, err := d.step(ctx, name)
+				if err != nil {
+					d.Metrics.failures.Inc()
+					d.Logger.WarnContext(ctx, "A namespace could not be taken apart; the next pass tries again", "namespace", name, "error", err)
+					return nil
+				}
+				if !again || pause.Steps == 0 {
+					return nil
+				}
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(pause.Step()):
+				}
+			}
+		})
+	}
+	_ = group.Wait()
+}
+
+// step does what is next, and says whether there is more to do.
+func (d *dismantler) step(ctx context.Context, name string) (again bool, err error) {
+	n, full, err := d.liveNamespace(ctx, name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	case n.deleting:
+		return false, nil
+	}
+	alive, workloads, err := d.confirm(ctx, n)
+	if err != nil || alive {
+		return false, err
+	}
+	if keep := d.settings().Namespaces; keep.Retain.Duration > 0 {
+		if err := d.Archiver.Save(ctx, full, keep.Retain.Duration, keep.RetainSecrets); err != nil {
+			return false, fmt.Errorf("keep what is in it: %w", err)
+		}
+	}
+	if left, err := d.deleteWorkloads(ctx, n, workloads); err != nil || left > 0 {
+		return true, err
+	}
+	if left, err := d.deleteClaims(ctx, n); err != nil || left > 0 {
+		return true, err
+	}
+	// Whatever has been written to the namespace since the first look, such as do-not-reap, makes this fail.
+	err = d.client.CoreV1().Namespaces().Delete(ctx, n.name, preconditions(&n.object))
+	switch {
+	case apierrors.IsNotFound(err):
+		return false, nil
+	case apierrors.IsConflict(err):
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	d.approval.Lock()
+	d.reaped++
+	d.approval.Unlock()
+	d.Metrics.reaped.WithLabelValues("namespaces").Inc()
+	since := n.annotations[lifecycle.AnnotationIdleSince]
+	d.Logger.InfoContext(ctx, "Reaped a namespace", "namespace", n.name, "role", n.labels[lifecycle.LabelAgentRole],
+		"org", n.labels[lifecycle.LabelOrg], "idleSince", since)
+	d.Announcer.Announce(namespaceEvent(NamespaceReaped, n, d.Now(), "nothing had run there since "+since))
+	return false, nil
+}
+
+// confirm decides once more, by what the API server says now. If anything lives, the mark is taken back.
+func (d *dismantler) confirm(ctx context.Context, n *namespace) (alive bool, workloads []*workload, err error) {
+	policy := d.settings()
+	if why := notOurs(n, orgs(policy), d.Namespace); why != "" {
+		d.Logger.WarnContext(ctx, "A namespace is no longer the reaper's", "namespace", n.name, "reason", why)
+		return true, nil, nil
+	}
+	f := &facts{namespace: n}
+	for _, k := range kinds() {
+		if k.name != "Pod" && !k.workload {
+			continue
+		}
+		records, err := k.live(ctx, d.client, n.name)
+		if err != nil {
+			return false, nil, err
+		}
+		for _, r := range records {
+			switch r := r.(type) {
+			case *pod:
+				f.pods = append(f.pods, r)
+			case *workload:
+				f.workloads = append(f.workloads, r)
+			}
+		}
+	}
+	v := decideNamespace(f, policy, d.Now())
+	if v.phase == Dismantled {
+		return false, f.workloads, nil
+	}
+	d.Logger.InfoContext(ctx, "A namespace that was marked stays", "namespace", n.name, "phase", v.phase, "reason", v.reason)
+	written, err := d.annotate(ctx, n, v.annotations)
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		return true, nil, nil
+	case err != nil:
+		return true, nil, err
+	}
+	d.inventory.written(written)
+	d.announcePhase(n, written, v.reason)
+	return true, nil, nil
+}
+
+// deleteWorkloads deletes what could make Pods, and returns how many are left.
+func (d *dismantler) deleteWorkloads(ctx context.Context, n *namespace, workloads []*workload) (int, error) {
+	var errs []error
+	for _, w := range workloads {
+		if w.deleting || w.owned {
+			continue
+		}
+		opts := preconditions(&w.object)
+		opts.PropagationPolicy = new(metav1.DeletePropagationBackground)
+		i := slices.IndexFunc(kinds(), func(k kind) bool { return k.name == w.kind })
+		k := kinds()[i]
+		err := k.client(d.client).Delete().Namespace(n.name).Resource(k.resource).Name(w.name).Body(&opts).Do(ctx).Error()
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			errs = append(errs, fmt.Errorf("delete %s %s: %w", w.kind, w.name, err))
+			continue
+		}
+		d.Logger.InfoContext(ctx, "Deleted what could make Pods in a namespace that is reaped", "namespace", n.name, "kind", w.kind, "name", w.name)
+	}
+	return len(workloads), errors.Join(errs...)
+}
+
+// deleteClaims deletes the claims, and returns how many are left. Their end is waited for: a namespace that is deleted at once may
+// leave volumes behind.
+func (d *dismantler) deleteClaims(ctx context.Context, n *namespace) (int, error) {
+	k := kinds()[slices.IndexFunc(kinds(), func(k kind) bool { return k.name == "PersistentVolumeClaim" })]
+	claims, err := k.live(ctx, d.client, n.name)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, c := range claims {
+		if c.id().deleting {
+			continue
+		}
+		err := d.client.CoreV1().PersistentVolumeClaims(n.name).Delete(ctx, c.id().name, preconditions(c.id()))
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			errs = append(errs, fmt.Errorf("delete claim %s: %w", c.id().name, err))
+			continue
+		}
+		d.Logger.InfoContext(ctx, "Deleted a claim in a namespace that is reaped", "namespace", n.name, "claim", c.id().name)
+	}
+	return len(claims), errors.Join(errs...)
+}
+
+// held names what is being deleted in a namespace and does not go, with the finalizers that hold it.
+func (d *dismantler) held(ctx context.Context, name string) string {
+	list, err := d.client.CoreV1().PersistentVolumeClaims(name).List(ctx, metav1.ListOptions{Limit: pageSize})
+	if err != nil {
+		return err.Error()
+	}
+	var held []string
+	for i := range list.Items {
+		if c := &list.Items[i]; c.DeletionTimestamp != nil {
+			held = append(held, fmt.Sprintf("claim %s, held by finalizers %s", c.Name, strings.Join(c.Finalizers, ", ")))
+		}
+	}
+	if len(held) == 0 {
+		return "workloads that are being deleted"
+	}
+	return strings.Join(held, "; ")
+}

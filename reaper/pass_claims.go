@@ -1,0 +1,165 @@
+package reaper
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// orphan says what becomes of an object that may belong to nobody any more.
+type orphan struct {
+	goes   bool
+	reason string
+
+	// since is what AnnotationOrphanedSince has to say: when it was first seen so; "" if it is not.
+	since string
+
+	// next is when the decision may change by itself; zero if only a change of something can.
+	next time.Time
+}
+
+// decideOrphanedClaim says what becomes of an agent's claim. It goes if its own label says that its user type deletes storage, and its
+// Deployment has been gone for After, counted from when a reaper first saw it so.
+func decideOrphanedClaim(c *claim, deployed bool, mounted bool, policy *v1alpha1.LifecyclePolicy, now time.Time) orphan {
+	userType, has := c.labels[lifecycle.LabelUserType]
+	switch {
+	case c.deleting:
+		return orphan{reason: "it is being deleted", since: c.orphanedSince}
+	case !has || keepsStorage(policy, userType):
+		return orphan{reason: "its user type keeps storage"}
+	case deployed:
+		return orphan{reason: "its agent is there"}
+	case mounted:
+		return orphan{reason: "another workload mounts it"}
+	}
+	return waitAsOrphan(c.orphanedSince, c.created, policy.Reaper.Claims.After.Duration, now, "its user type deletes storage, and its agent has gone")
+}
+
+// waitAsOrphan lets an orphan go once it has been seen as one for long enough. A time that makes no sense begins anew.
+func waitAsOrphan(since string, created time.Time, patience time.Duration, now time.Time, reason string) orphan {
+	at, err := time.Parse(time.RFC3339, since)
+	if err != nil || at.After(now) || at.Before(created) {
+		at, since = now, now.UTC().Format(time.RFC3339)
+	}
+	if left := at.Add(patience).Sub(now); left > 0 {
+		return orphan{reason: "it has not been an orphan for long enough", since: since, next: now.Add(left)}
+	}
+	return orphan{goes: true, reason: reason + "; seen so since " + since, since: since}
+}
+
+// passClaims deletes claims that storage-deleting agents left behind.
+func (w *worker) passClaims(ctx context.Context) Result {
+	file := w.Policy.File()
+	mode := w.mode(file.Reaper.Claims.Mode)
+	result := Result{Reaper: "claims", Mode: string(mode)}
+	if mode == v1alpha1.ReaperOff {
+		return result
+	}
+	now := w.Now()
+	type decided struct {
+		*claim
+		orphan
+	}
+	var candidates, changed []decided
+	w.inventory.each(func(p *place) {
+		for _, c := range p.claims {
+			name := c.labels[lifecycle.LabelDeployment]
+			if name == "" || !w.coveredByPolicy(c.namespace) {
+				continue
+			}
+			result.Examined++
+			mounted := false
+			for _, d := range p.workloads {
+				mounted = mounted || slices.Contains(d.claims, c.name)
+			}
+			o := decideOrphanedClaim(c, p.workloads["Deployment/"+name] != nil, mounted, file, now)
+			switch {
+			case o.goes:
+				candidates = append(candidates, decided{c, o})
+				continue
+			case o.since != c.orphanedSince:
+				changed = append(changed, decided{c, o})
+			}
+			result.keep(o.reason)
+		}
+	})
+	if !w.DryRun {
+		for _, c := range changed {
+			if err := noteOrphan(ctx, w.client.CoreV1().RESTClient(), "persistentvolumeclaims", &c.claim.object, c.since); err != nil && result.Error == "" {
+				result.Error = "claim " + c.namespace + "/" + c.name + ": " + err.Error()
+			}
+		}
+	}
+	w.reapEach(ctx, &result, mode, len(candidates), func(i int) (Decision, func(context.Context) error) {
+		c := candidates[i]
+		return Decision{Kind: "PersistentVolumeClaim", Namespace: c.namespace, Name: c.name, Reason: c.reason, uid: c.uid},
+			func(ctx context.Context) error { return w.deleteClaim(ctx, c.claim) }
+	})
+	return result
+}
+
+func (w *worker) coveredByPolicy(namespace string) bool {
+	profiles := w.Policy.File().Profiles
+	return slices.ContainsFunc(profiles, func(p v1alpha1.Profile) bool { return p.Namespaces.Covers(namespace) })
+}
+
+// noteOrphan writes since when an object belongs to nobody, or takes that off.
+func noteOrphan(ctx context.Context, client rest.Interface, resource string, o *object, since string) error {
+	var value *string
+	if since != "" {
+		value = &since
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": o.uid, "resourceVersion": o.resourceVersion, "annotations": map[string]*string{lifecycle.AnnotationOrphanedSince: value},
+	}})
+	if err != nil {
+		return err
+	}
+	err = client.Patch(types.MergePatchType).Namespace(o.namespace).Resource(resource).Name(o.name).Body(patch).Do(ctx).Error()
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // the next pass sees what has changed
+	}
+	return err
+}
+
+// deleteClaim decides once more, by what the API server says now.
+func (w *worker) deleteClaim(ctx context.Context, c *claim) error {
+	live, err := w.client.CoreV1().PersistentVolumeClaims(c.namespace).Get(ctx, c.name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	now := &claim{dependentOf(&live.ObjectMeta)}
+	name := now.labels[lifecycle.LabelDeployment]
+	if now.uid != c.uid || name != c.labels[lifecycle.LabelDeployment] {
+		return kept("it is another claim by now")
+	}
+	if why := protection(live.Annotations, w.Now()); why != "" {
+		return kept("%s", why)
+	}
+	switch _, err := w.client.AppsV1().Deployments(c.namespace).Get(ctx, name, metav1.GetOptions{}); {
+	case err == nil:
+		return kept("its agent is there")
+	case !apierrors.IsNotFound(err):
+		return err
+	}
+	pods, err := w.client.CoreV1().Pods(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: lifecycle.LabelDeployment + "=" + name, Limit: 1})
+	switch {
+	case err != nil:
+		return err
+	case len(pods.Items) > 0:
+		return kept("Pod %s of its agent is there", pods.Items[0].Name)
+	}
+	if o := decideOrphanedClaim(now, false, false, w.Policy.File(), w.Now()); !o.goes {
+		return kept("%s", o.reason)
+	}
+	return w.client.CoreV1().PersistentVolumeClaims(c.namespace).Delete(ctx, c.name, preconditions(&now.object))
+}

@@ -1,0 +1,245 @@
+package reaper
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// judged is a namespace of ours with what was decided.
+type judged struct {
+	*facts
+	verdict
+}
+
+// orgs are the policy's, as a set.
+func orgs(policy *v1alpha1.Reaper) map[string]bool {
+	set := map[string]bool{}
+	for _, org := range policy.Namespaces.Orgs {
+		set[org] = true
+	}
+	return set
+}
+
+// passNamespaces looks at every namespace of role agents: it writes what was seen of it, marks those whose time has come, and has
+// those taken apart that an earlier pass has marked.
+func (w *worker) passNamespaces(ctx context.Context) Result {
+	policy := w.settings()
+	mode := w.mode(policy.Namespaces.Mode)
+	result := Result{Reaper: "namespaces", Mode: string(mode)}
+	if mode == v1alpha1.ReaperOff {
+		w.approve(nil)
+		return result
+	}
+	all, foreign := w.judgeAll(w.inventory.names(), policy)
+	result.Examined = len(all)
+	for why, n := range foreign {
+		for range n {
+			result.keep(why)
+		}
+	}
+	w.meter(all)
+	for i := range all {
+		if all[i].reaps() {
+			result.Candidates++
+		}
+	}
+	result.Cap = allowed(&policy.Cap, len(all))
+	result.CapExceeded = result.Candidates > result.Cap
+	approved := map[string]bool{}
+	for i := range all {
+		j := &all[i]
+		w.tell(ctx, &result, j, mode)
+		if j.reaps() && (mode != v1alpha1.ReaperDelete || result.CapExceeded) {
+			j.annotations = withoutMark(j)
+		} else if j.phase == Dismantled {
+			approved[j.namespace.name] = true
+		}
+	}
+	if result.CapExceeded {
+		w.capExceeded(ctx, &result)
+	}
+	result.Error = message(w.writeAll(ctx, all))
+	w.approve(approved)
+	return result
+}
+
+// lookAgain judges some namespaces between two passes. It writes what was seen of them, and takes back what no longer holds; that a
+// namespace is dead is for passes to find.
+func (w *worker) lookAgain(ctx context.Context, names []string) {
+	policy := w.settings()
+	if w.mode(policy.Namespaces.Mode) == v1alpha1.ReaperOff {
+		return
+	}
+	all, _ := w.judgeAll(names, policy)
+	all = slices.DeleteFunc(all, func(j judged) bool { return j.reaps() || j.phase == Ready })
+	var result Result
+	for i := range all {
+		w.tell(ctx, &result, &all[i], policy.Namespaces.Mode)
+	}
+	if err := w.writeAll(ctx, all); err != nil && ctx.Err() == nil {
+		w.Logger.WarnContext(ctx, "Namespaces could not be written; the next pass tries again", "error", err)
+	}
+}
+
+func (w *worker) judgeAll(names []string, policy *v1alpha1.Reaper) (all []judged, foreign map[string]int) {
+	ours, now := orgs(policy), w.Now()
+	foreign = map[string]int{}
+	for _, name := range names {
+		f := w.inventory.facts(name)
+		if f == nil {
+			continue
+		}
+		if notOurs(f.namespace, ours, w.Namespace) != "" {
+			foreign["not ours"]++
+			continue
+		}
+		all = append(all, judged{f, decideNamespace(f, policy, now)})
+	}
+	return all, foreign
+}
+
+// tell says what becomes of a namespace, in the log and by an event.
+func (w *worker) tell(ctx context.Context, result *Result, j *judged, mode v1alpha1.ReaperMode) {
+	n := j.namespace
+	d := Decision{Kind: "Namespace", Name: n.name, Verdict: string(j.phase), Reason: j.reason}
+	if j.reaps() && mode == v1alpha1.ReaperDryRun {
+		d.Verdict = "would be " + d.Verdict
+	}
+	quiet := j.phase == Active || j.phase == Idle || j.phase == Protected
+	w.say(ctx, result, d, quiet)
+	if !j.reaps() {
+		result.keep(string(j.phase))
+	}
+	if j.stuck {
+		w.Announcer.Announce(namespaceEvent(NamespaceStuck, n, n.deletedAt, j.reason))
+	}
+}
+
+// withoutMark is what is still written of a namespace that must not be marked.
+func withoutMark(j *judged) map[string]*string {
+	changes := maps.Clone(j.annotations)
+	for _, key := range []string{lifecycle.AnnotationReaping, lifecycle.AnnotationSightings, lifecycle.AnnotationPhase} {
+		delete(changes, key)
+	}
+	return changes
+}
+
+// writeAll writes what was decided, some at a time. What has changed meanwhile is looked at again by the next pass.
+func (w *worker) writeAll(ctx context.Context, all []judged) error {
+	if w.DryRun {
+		return nil
+	}
+	var group errgroup.Group
+	group.SetLimit(int(w.settings().Parallelism))
+	var mu sync.Mutex
+	var failed int
+	var first error
+	for i := range all {
+		j := &all[i]
+		if len(j.annotations) == 0 || ctx.Err() != nil {
+			continue
+		}
+		group.Go(func() error {
+			written, err := w.annotate(ctx, j.namespace, j.annotations)
+			switch {
+			case err == nil:
+				w.inventory.written(written)
+				w.announcePhase(j.namespace, written, j.reason)
+			case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+			default:
+				mu.Lock()
+				defer mu.Unlock()
+				failed++
+				if first == nil {
+					first = fmt.Errorf("namespace %s: %w", j.namespace.name, err)
+				}
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if first != nil {
+		return fmt.Errorf("%d namespaces could not be written, the first: %w", failed, first)
+	}
+	return context.Cause(ctx)
+}
+
+// announcePhase tells of the phase that was just written.
+func (w *worker) announcePhase(before, after *namespace, reason string) {
+	_, was := shownPhase(before)
+	since, is := shownPhase(after)
+	if was == "" {
+		w.Announcer.Announce(namespaceEvent(NamespaceCreated, after, after.created, "an agent's namespace"))
+	}
+	if t, has := phaseEvent(is); has && is != was {
+		w.Announcer.Announce(namespaceEvent(t, after, since, reason))
+	}
+}
+
+// announceAll tells of the phase that every namespace is in, if it is not older than since.
+func (w *worker) announceAll(since time.Time) {
+	ours := orgs(w.settings())
+	for _, name := range w.inventory.names() {
+		f := w.inventory.facts(name)
+		if f == nil || notOurs(f.namespace, ours, w.Namespace) != "" {
+			continue
+		}
+		at, phase := shownPhase(f.namespace)
+		if t, has := phaseEvent(phase); has && at.After(since) {
+			w.Announcer.Announce(namespaceEvent(t, f.namespace, at, f.namespace.annotations[lifecycle.AnnotationUnhealthy]))
+		}
+	}
+}
+
+// meter counts namespaces by phase.
+func (w *worker) meter(all []judged) {
+	phases := map[Phase]int{Active: 0, Unhealthy: 0, Idle: 0, Ready: 0, Marked: 0, Dismantled: 0, Protected: 0, Terminating: 0}
+	stuck := 0
+	for i := range all {
+		phases[all[i].phase]++
+		if all[i].stuck {
+			stuck++
+		}
+	}
+	for phase, n := range phases {
+		w.Metrics.namespaces.WithLabelValues(string(phase)).Set(float64(n))
+	}
+	w.Metrics.unhealthy.Set(float64(phases[Unhealthy]))
+	w.Metrics.stuck.Set(float64(stuck))
+}
+
+// alwaysAllowed may be deleted by one pass however few there are: a percentage of little is nothing.
+const alwaysAllowed = 5
+
+// allowed is how much of what there is one pass may delete.
+func allowed(limits *v1alpha1.Cap, of int) int {
+	return min(int(limits.Count), max(alwaysAllowed, of*int(limits.Percent)/100))
+}
+
+func (w *worker) capExceeded(ctx context.Context, result *Result) {
+	why := fmt.Sprintf("%d of %d %s would go, more than %d: nothing is deleted until there are fewer, or the policy's reaper.cap allows it",
+		result.Candidates, result.Examined, result.Reaper, result.Cap)
+	w.say(ctx, result, Decision{Kind: "Reaper", Name: result.Reaper, Verdict: "cap exceeded", Reason: why}, false)
+	now := w.Now()
+	w.Announcer.Announce(Event{
+		Type: CapExceeded, ID: fmt.Sprintf("%s/%s/%s", CapExceeded, result.Reaper, now.UTC().Format("2006-01-02T15")), Time: now,
+		Kind: "Namespace", Name: w.Namespace, Reason: result.Reaper + ": " + why,
+	})
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -1,0 +1,198 @@
+package reaper
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+// worker does the reaper's work for as long as this replica leads, or for one pass.
+type worker struct {
+	Options
+	client    kubernetes.Interface
+	inventory *inventory
+	mirror    *mirror
+
+	// begun is when it began.
+	begun time.Time
+
+	agents *agentQueue
+	dismantler
+
+	mu sync.Mutex
+	// said remembers what was logged of each object, so that each decision is logged once.
+	said map[string]string
+	// lastKept remembers the reasons of each reaper's last pass.
+	lastKept map[string]map[string]int
+	// dirty are the namespaces whose Pods or workloads have changed since they were looked at.
+	dirty map[string]bool
+	// hurry says that an agent has ended for whose deletion nobody else will ask.
+	hurry bool
+	kick  chan struct{}
+	// due is when the leftovers of a namespace have to be looked at again.
+	due map[string]time.Time
+}
+
+func newWorker(options Options, client kubernetes.Interface) *worker {
+	w := &worker{
+		Options: options, client: client, begun: options.Now(), said: map[string]string{}, lastKept: map[string]map[string]int{},
+		dirty: map[string]bool{}, kick: make(chan struct{}, 1), due: map[string]time.Time{},
+	}
+	w.inventory = newInventory(w.remembers, options.Now)
+	w.inventory.notify = w.changed
+	w.mirror = newMirror(client, w.inventory, options.Now, options.Logger)
+	w.agents = newAgentQueue(w)
+	w.dismantler = newDismantler(w)
+	return w
+}
+
+// remembers says of which namespaces the content matters: those of role agents by name, and those that the policy covers.
+func (w *worker) remembers(namespace string) bool {
+	if strings.HasPrefix(namespace, lifecycle.RoleNamespacePrefix) {
+		return true
+	}
+	profiles := w.Policy.File().Profiles
+	for i := range profiles {
+		if profiles[i].Namespaces.Covers(namespace) {
+			return true
+		}
+	}
+	return false
+}
+
+// settings are the policy's as they are now.
+func (w *worker) settings() *v1alpha1.Reaper { return &w.Policy.File().Reaper }
+
+// mode is what a reaper may do now.
+func (w *worker) mode(of v1alpha1.ReaperMode) v1alpha1.ReaperMode {
+	if of == v1alpha1.ReaperDelete && (w.settings().DryRun || w.DryRun) {
+		return v1alpha1.ReaperDryRun
+	}
+	return of
+}
+
+// changed is told of every change in the cluster, with the inventory locked.
+func (w *worker) changed(before, after record, first bool) {
+	now := w.Now()
+	for _, e := range transitions(before, after, now) {
+		// What was there already is told if it is news: the reaper before this one may not have seen it.
+		if !first || now.Sub(e.Time) < announcedFor {
+			w.Announcer.Announce(e)
+		}
+	}
+	r := after
+	if r == nil {
+		r = before
+	}
+	w.agents.changed(r)
+	if first {
+		return
+	}
+	switch r := r.(type) {
+	case *pod:
+		w.soon(placeOf(r), r.ended != nil && !r.ended.sidecar)
+		if after == nil {
+			w.leftoversDue(r.namespace, now)
+		}
+	case *namespace, *workload:
+		w.soon(placeOf(r), false)
+	}
+}
+
+// soon has a namespace looked at before the next pass, and the agents, too, if there is hurry.
+func (w *worker) soon(namespace string, hurry bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dirty[namespace] = true
+	w.hurry = w.hurry || hurry
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// takeDirty returns the namespaces to look at, once.
+func (w *worker) takeDirty() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	names := make([]string, 0, len(w.dirty))
+	for name := range w.dirty {
+		names = append(names, name)
+	}
+	clear(w.dirty)
+	return names
+}
+
+// takeHurry says whether the agents are to be looked at, once.
+func (w *worker) takeHurry() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	hurry := w.hurry
+	w.hurry = false
+	return hurry
+}
+
+// say logs what was decided on an object, once for each change, and adds it to the report. Of what is simply so, quiet, only a change
+// is worth a line.
+func (w *worker) say(ctx context.Context, result *Result, d Decision, quiet bool) {
+	if !quiet {
+		result.Decisions = append(result.Decisions, d)
+	}
+	key := d.Kind + "/" + d.Namespace + "/" + d.Name
+	said := d.Verdict + ": " + d.Reason
+	w.mu.Lock()
+	before, known := w.said[key]
+	w.said[key] = said
+	w.mu.Unlock()
+	verdict, _, _ := strings.Cut(before, ": ")
+	if before == said || quiet && (!known || verdict == d.Verdict) {
+		return
+	}
+	w.Logger.InfoContext(ctx, "Decided", "kind", d.Kind, "namespace", d.Namespace, "name", d.Name, "verdict", d.Verdict, "reason", d.Reason)
+}
+
+// forget drops what was said of an object that is gone.
+func (w *worker) forget(kind, namespace, name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.said, kind+"/"+namespace+"/"+name)
+}
+
+// annotate writes annotations on a Namespace, if it is still the very one, as it was when they were decided on.
+func (w *worker) annotate(ctx context.Context, n *namespace, changes map[string]*string) (*namespace, error) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": n.uid, "resourceVersion": n.resourceVersion, "annotations": changes,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	written, err := w.client.CoreV1().Namespaces().Patch(ctx, n.name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return namespaceOf(written), nil
+}
+
+// preconditions let a deletion hit the very object that was decided on, as it was then.
+func preconditions(o *object) metav1.DeleteOptions {
+	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &o.uid, ResourceVersion: &o.resourceVersion}}
+}
+
+// liveNamespace reads a Namespace from the API server.
+func (w *worker) liveNamespace(ctx context.Context, name string) (*namespace, *corev1.Namespace, error) {
+	ns, err := w.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return namespaceOf(ns), ns, nil
+}
