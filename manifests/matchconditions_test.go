@@ -61,7 +61,9 @@ func testMatchConditions(t *testing.T, cp *controlplane.ControlPlane) {
 	run("Service", client, serviceSteps("a-person", nothing))
 	run("deletions by a person", client, deletionSteps(true, nothing, nothing, nothing))
 	reaper := impersonate(cp, controlplane.ServiceAccount("dexorder-system", "lifecycle-reaper"))
-	run("deletions by the reaper", reaper, deletionSteps(true, nothing, nothing, nothing))
+	mark(t, client, "agent-ceo", markedAt)
+	r.take()
+	run("deletions by the reaper", reaper, deletionSteps(false, nothing, nothing, nothing))
 	collection := []string{"validate DELETE deployments", "validate DELETE deployments"}
 	named := []string{"validate DELETE deployments", "validate DELETE persistentvolumeclaims"}
 	agent := impersonate(cp, boundTo(controlplane.ServiceAccount("agent-ceo", "ceo"), "one-6d4b75cb6d-x2v9q"))
@@ -332,8 +334,8 @@ func serviceSteps(name string, want []string) []step {
 	}, want}}
 }
 
-// deletionSteps delete, in dry runs so that all find everything in place. Agents may not delete collections: what stands
-// in for the webhook then refuses before it is called.
+// deletionSteps delete, in dry runs so that all find everything in place. Agents and the reaper may not delete collections: admission
+// policies then refuse before the webhook is called.
 func deletionSteps(mayCollect bool, collection, named, others []string) []step {
 	const namespace = "agent-ceo"
 	options := metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}

@@ -8,18 +8,25 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// installations are what somebody may apply. The last is what the documentation says to write for cert-manager.
-var installations = []string{"overlays/dev", "overlays/staging", "overlays/prod", withCertManager}
+// installations are what somebody may apply, with and without the components that the documentation names.
+var installations = []string{
+	"overlays/dev", "overlays/staging", withCronJob, withEmbeddedSecrets, "overlays/prod", withCertManager, withSecrets,
+}
 
-const withCertManager = "overlays/prod with components/cert-manager"
+const (
+	withCertManager     = "overlays/prod with components/cert-manager"
+	withCronJob         = "overlays/staging with components/reaper-cronjob"
+	withEmbeddedSecrets = "overlays/dev with components/retain-secrets"
+	withSecrets         = "overlays/prod with components/retain-secrets"
+)
 
 // render is what kustomize makes of an installation, in the order it would be applied.
 func render(t testing.TB, installation string) []*unstructured.Unstructured {
 	t.Helper()
 	dir := installation
-	if overlay, component, ok := strings.Cut(installation, " with "); ok {
+	if overlay, components, ok := strings.Cut(installation, " with "); ok {
 		dir = t.TempDir()
-		if err := Compose(dir, overlay, []string{component}, nil); err != nil {
+		if err := Compose(dir, overlay, strings.Split(components, " and "), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -41,10 +41,24 @@ var (
 		"dexorder-system: update configmaps named lifecycle-breaker",
 	}
 	rightsToReap = []string{
+		"cluster: create events", "cluster: patch events",
+		"cluster: get apps/daemonsets", "cluster: list apps/daemonsets", "cluster: watch apps/daemonsets",
 		"cluster: get apps/deployments", "cluster: list apps/deployments", "cluster: watch apps/deployments",
+		"cluster: get apps/replicasets", "cluster: list apps/replicasets", "cluster: watch apps/replicasets",
+		"cluster: get apps/statefulsets", "cluster: list apps/statefulsets", "cluster: watch apps/statefulsets",
+		"cluster: get batch/cronjobs", "cluster: list batch/cronjobs", "cluster: watch batch/cronjobs",
+		"cluster: get batch/jobs", "cluster: list batch/jobs", "cluster: watch batch/jobs",
+		"cluster: get namespaces", "cluster: list namespaces", "cluster: watch namespaces",
 		"cluster: get persistentvolumeclaims", "cluster: list persistentvolumeclaims", "cluster: watch persistentvolumeclaims",
+		"cluster: get persistentvolumes", "cluster: list persistentvolumes", "cluster: watch persistentvolumes",
 		"cluster: get pods", "cluster: list pods", "cluster: watch pods",
+		"cluster: get replicationcontrollers", "cluster: list replicationcontrollers", "cluster: watch replicationcontrollers",
 		"cluster: get services", "cluster: list services", "cluster: watch services",
+		// Which namespaces and volumes is confined by the admission policy agent-reaper-writes.
+		"cluster: delete namespaces", "cluster: patch namespaces",
+		"cluster: patch persistentvolumes",
+		"dexorder-agents: delete apps/deployments",
+		"dexorder-agents: delete persistentvolumeclaims",
 		"dexorder-agents: delete pods",
 		"dexorder-agents: patch persistentvolumeclaims",
 		"dexorder-agents: patch services",
@@ -52,6 +66,47 @@ var (
 		"dexorder-system: create coordination.k8s.io/leases",
 		"dexorder-system: get coordination.k8s.io/leases named lifecycle-reaper",
 		"dexorder-system: update coordination.k8s.io/leases named lifecycle-reaper",
+		"dexorder-system: create configmaps", "dexorder-system: get configmaps",
+		"dexorder-system: list configmaps", "dexorder-system: delete configmaps",
+	}
+	rightsToArchivedSecrets = []string{
+		"dexorder-system: create secrets", "dexorder-system: get secrets",
+		"dexorder-system: list secrets", "dexorder-system: delete secrets",
+	}
+	rightsInRoleNamespace = []string{
+		"agent-marketing: delete apps/daemonsets",
+		"agent-marketing: delete apps/deployments",
+		"agent-marketing: delete apps/replicasets",
+		"agent-marketing: delete apps/statefulsets",
+		"agent-marketing: delete batch/cronjobs",
+		"agent-marketing: delete batch/jobs",
+		"agent-marketing: delete configmaps",
+		"agent-marketing: delete persistentvolumeclaims",
+		"agent-marketing: delete pods",
+		"agent-marketing: delete replicationcontrollers",
+		"agent-marketing: delete secrets",
+		"agent-marketing: get configmaps",
+		"agent-marketing: get limitranges",
+		"agent-marketing: get networking.k8s.io/networkpolicies",
+		"agent-marketing: get rbac.authorization.k8s.io/rolebindings",
+		"agent-marketing: get rbac.authorization.k8s.io/roles",
+		"agent-marketing: get resourcequotas",
+		"agent-marketing: get secrets",
+		"agent-marketing: get serviceaccounts",
+		"agent-marketing: list configmaps",
+		"agent-marketing: list limitranges",
+		"agent-marketing: list networking.k8s.io/networkpolicies",
+		"agent-marketing: list rbac.authorization.k8s.io/rolebindings",
+		"agent-marketing: list rbac.authorization.k8s.io/roles",
+		"agent-marketing: list resourcequotas",
+		"agent-marketing: list secrets",
+		"agent-marketing: list serviceaccounts",
+		"agent-marketing: patch batch/jobs",
+		"agent-marketing: patch configmaps",
+		"agent-marketing: patch persistentvolumeclaims",
+		"agent-marketing: patch secrets",
+		"agent-marketing: patch services",
+		"agent-marketing: update apps/deployments/finalizers",
 	}
 	rightsToReadRegistrations = []string{
 		"cluster: get admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
@@ -74,12 +129,22 @@ var (
 
 func TestRights(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
-		want := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReap, rightsToReadRegistrations)
+		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReadRegistrations)
 		if in.name != withCertManager {
-			want = append(want, rightsToKeepCertificates...)
+			server = append(server, rightsToKeepCertificates...)
 		}
-		slices.Sort(want)
-		want = slices.Compact(want)
+		reaper := slices.Clone(rightsToReap)
+		if in.name == withSecrets || in.name == withEmbeddedSecrets {
+			reaper = append(reaper, rightsToArchivedSecrets...)
+		}
+		want := map[string][]string{"ServiceAccount dexorder-agents/agent-lifecycle": rightsOfAgents}
+		account := "ServiceAccount dexorder-system/" + in.deployment.Spec.Template.Spec.ServiceAccountName
+		if in.ownReaper() {
+			want[account] = sorted(server)
+			want["ServiceAccount dexorder-system/lifecycle-reaper"] = sorted(reaper, rightsToBreaker)
+		} else {
+			want[account] = sorted(server, reaper)
+		}
 
 		got := map[string][]string{}
 		for _, binding := range ofKind[rbacv1.ClusterRoleBinding](t, in.objects, "ClusterRoleBinding") {
@@ -91,16 +156,39 @@ func TestRights(t *testing.T) {
 			grant(got, binding.Namespace, binding.Subjects, role.Rules)
 		}
 		for subject, rights := range got {
-			slices.Sort(rights)
-			got[subject] = slices.Compact(rights) // two roles may grant the same
+			got[subject] = sorted(rights) // two roles may grant the same
 		}
-
-		server := "ServiceAccount dexorder-system/" + in.deployment.Spec.Template.Spec.ServiceAccountName
-		all := map[string][]string{server: want, "ServiceAccount dexorder-agents/agent-lifecycle": rightsOfAgents}
-		if diff := cmp.Diff(all, got); diff != "" {
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("rights by subject (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// What the reaper may do in the namespace of a role agent is for the namespace to bind: the example does, to whichever account.
+func TestRightsInRoleNamespace(t *testing.T) {
+	objects := render(t, "overlays/prod")
+	got := map[string][]string{}
+	for _, binding := range ofKind[rbacv1.RoleBinding](t, readFile(t, "examples/role-agent.yaml"), "RoleBinding") {
+		role := as[rbacv1.ClusterRole](t, one(t, objects, binding.RoleRef.Kind, binding.RoleRef.Name))
+		grant(got, binding.Namespace, binding.Subjects, role.Rules)
+	}
+	for subject, rights := range got {
+		got[subject] = sorted(rights)
+	}
+	want := map[string][]string{
+		"ServiceAccount dexorder-system/lifecycle-reaper":  rightsInRoleNamespace,
+		"ServiceAccount dexorder-system/lifecycle-webhook": rightsInRoleNamespace,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rights by subject (-want +got):\n%s", diff)
+	}
+}
+
+// sorted is all rights, each of them once.
+func sorted(rights ...[]string) []string {
+	all := slices.Concat(rights...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // grant adds what rules allow to each subject, one line a right.
