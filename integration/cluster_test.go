@@ -55,12 +55,15 @@ type cluster struct {
 }
 
 // install starts a control plane and one server.
-func install(t *testing.T, opts controlplane.Options) *cluster {
+func install(t *testing.T, opts controlplane.Options) *cluster { return installWith(t, opts) }
+
+// installWith gives the server further flags.
+func installWith(t *testing.T, opts controlplane.Options, flags ...string) *cluster {
 	t.Helper()
 	plane := controlplane.StartForTest(t, opts)
 	in, err := installation.New(t.Context(), plane, installation.Options{
 		Program: program, Manifests: "../manifests/base", Policy: "../policy/v1alpha1/example.yaml",
-		Flags: []string{"--drain-delay", "100ms"},
+		Flags: append([]string{"--drain-delay", "100ms"}, flags...),
 	})
 	if err != nil {
 		t.Fatal(err)
