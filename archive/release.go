@@ -1,0 +1,95 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// Release deletes the archives whose time is over, and what attempts left behind that never became one. It gives volumes whose time is over
+// their reclaim policy back, by which Kubernetes then deletes or keeps them. What it cannot read it keeps. An error says
+// what could not be done; the rest is.
+func (a *Archive) Release(ctx context.Context) error {
+	// Chunks first: one that is listed before the indexes are, and is in none of them, is in none.
+	chunks, err := a.listChunks(ctx, lifecycle.LabelArchive)
+	if err != nil {
+		return fmt.Errorf("release archives: %w", err)
+	}
+	indexes, err := a.indexes(ctx)
+	if err != nil {
+		return fmt.Errorf("release archives: %w", err)
+	}
+	now := a.options.Now()
+	var errs []error
+	kept := map[string]bool{}
+	for i := range indexes {
+		cm := &indexes[i]
+		kept[cm.Name] = true
+		if !over(cm.Annotations, now) {
+			continue
+		}
+		// The index before its chunks, so that there is no archive that lacks some.
+		if err := a.deleteObject(ctx, storeOf(false), &cm.ObjectMeta); err != nil {
+			errs = append(errs, fmt.Errorf("release archive %s: %w", cm.Name, err))
+			continue
+		}
+		delete(kept, cm.Name)
+		a.options.Metrics.letGo(whatArchive)
+		a.options.Logger.Info("archive released", "archive", cm.Name, "namespace", cm.Labels[lifecycle.LabelArchive])
+	}
+	a.options.Metrics.keeps(len(kept))
+	for i := range chunks {
+		c := &chunks[i]
+		if kept[c.Annotations[lifecycle.AnnotationArchiveName]] || !over(c.Annotations, now) {
+			continue
+		}
+		if err := a.deleteObject(ctx, c.store, &c.ObjectMeta); err != nil {
+			errs = append(errs, fmt.Errorf("release chunk %s: %w", c.Name, err))
+		}
+	}
+	errs = append(errs, a.releaseVolumes(ctx, kept))
+	return errors.Join(errs...)
+}
+
+// releaseVolumes lets go of volumes, but not of those of an archive that is kept.
+func (a *Archive) releaseVolumes(ctx context.Context, kept map[string]bool) error {
+	volumes, err := listAll(ctx, metav1.ListOptions{LabelSelector: lifecycle.LabelArchive, Limit: a.options.PageSize},
+		func(ctx context.Context, opts metav1.ListOptions) ([]corev1.PersistentVolume, string, error) {
+			list, err := a.options.Core.PersistentVolumes().List(ctx, opts)
+			if err != nil {
+				return nil, "", err
+			}
+			return list.Items, list.Continue, nil
+		})
+	if err != nil {
+		return fmt.Errorf("release volumes: %w", err)
+	}
+	var errs []error
+	for i := range volumes {
+		pv := &volumes[i]
+		if kept[pv.Annotations[lifecycle.AnnotationArchiveName]] {
+			continue
+		}
+		patch, err := decideRelease(pv, a.options.Now())
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if patch == nil {
+			continue
+		}
+		if err := a.patchVolume(ctx, pv.Name, patch); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		a.options.Metrics.letGo(whatVolume)
+		a.options.Logger.Info("volume released", "volume", pv.Name, "claim", pv.Spec.ClaimRef.Namespace+"/"+pv.Spec.ClaimRef.Name,
+			"reclaimPolicy", pv.Annotations[lifecycle.AnnotationReclaimPolicy])
+	}
+	return errors.Join(errs...)
+}
