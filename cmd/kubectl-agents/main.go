@@ -1,5 +1,6 @@
 // Command kubectl-agents is a kubectl plugin, used as "kubectl agents VERB". Its verbs check and inject tell without a
-// cluster what the lifecycle webhook would say of a manifest and make of it; breaker looks after the circuit breaker of one.
+// cluster what the lifecycle webhook would say of a manifest and make of it; breaker looks after the circuit breaker of one, and
+// restore brings back what was reaped there.
 package main
 
 import (
@@ -46,15 +47,18 @@ type verb struct {
 	// actions are the words of which the verb takes one. Without any it takes none.
 	actions []string
 
+	// argument is what the verb may be given one of, in capitals.
+	argument string
+
 	// bind declares the verb's flags and returns what runs it once they are read. It returns an exit code.
 	bind func(*pflag.FlagSet) func(streams) int
 }
 
 // verbs in the order of the help.
-var verbs = []verb{checkVerb, injectVerb, breakerVerb, versionVerb}
+var verbs = []verb{checkVerb, injectVerb, breakerVerb, restoreVerb, versionVerb}
 
-const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster; and look after the
-circuit breaker of one.
+const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster; look after the circuit
+breaker of one, and bring back what was reaped there.
 
 Usage:
   kubectl agents VERB [flags]
@@ -106,7 +110,10 @@ func (v verb) run(args []string, s streams) int {
 	case len(v.actions) > 0 && (flags.NArg() != 1 || !slices.Contains(v.actions, flags.Arg(0))):
 		s.fail("kubectl agents %s: say which; accepted: %s", v.name, strings.Join(v.actions, ", "))
 		return exitNotUnderstood
-	case len(v.actions) == 0 && flags.NArg() > 0:
+	case v.argument != "" && flags.NArg() > 1:
+		s.fail("kubectl agents %s: %q is one too many; accepted is one %s", v.name, flags.Arg(1), v.argument)
+		return exitNotUnderstood
+	case len(v.actions) == 0 && v.argument == "" && flags.NArg() > 0:
 		s.fail("%q is not a flag; see kubectl agents %s --help", flags.Arg(0), v.name)
 		return exitNotUnderstood
 	}
@@ -131,8 +138,11 @@ func (v verb) writeHelp(w io.Writer, flags *pflag.FlagSet) {
 	}
 }
 
-// choice shows the actions in the usage.
+// choice shows the actions or the argument in the usage.
 func (v verb) choice() string {
+	if v.argument != "" {
+		return " [" + v.argument + "]"
+	}
 	if len(v.actions) == 0 {
 		return ""
 	}

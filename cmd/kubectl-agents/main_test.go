@@ -71,6 +71,11 @@ func TestGolden(t *testing.T) {
 		{name: "inject-bad-output", args: "inject -f testdata/good.yaml -o text", code: 2},
 		{name: "inject-help", args: "help inject"},
 
+		{name: "restore-help", args: "restore --help"},
+		{name: "restore-two", args: "restore agent-ceo agent-cfo", code: 2},
+		{name: "restore-bad-timeout", args: "restore --timeout=0s", code: 2},
+		{name: "restore-no-cluster", args: "restore --kubeconfig testdata/none.yaml", code: 2},
+
 		{name: "help", args: "help"},
 		{name: "help-flag", args: "--help"},
 		{name: "help-unknown", args: "help audit", code: 2},

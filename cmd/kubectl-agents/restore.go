@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/dexorder/agent-lifecycle/archive"
+)
+
+const restoreHelp = `Where the policy says reaper.namespaces.retain, the objects of a namespace that is reaped and the volumes of its claims
+are kept for that time. Without a name the archives are listed. NAMESPACE may be an archive's name as well, to bring
+back another one than the newest.
+
+It is safe to run it again: what exists stays as it is. Values of Secrets are kept only where the policy says
+retainSecrets: else the Secrets and their keys are named, and you create them.
+
+  kubectl agents restore                      list the archives
+  kubectl agents restore agent-ceo --dry-run  say what would be brought back
+  kubectl agents restore agent-ceo            exit 0: all is back, 1: refused, or something is left to do, 2: could not be found out
+`
+
+var restoreVerb = verb{
+	name:     "restore",
+	summary:  "bring back a role agent's namespace that was reaped",
+	help:     restoreHelp,
+	argument: "NAMESPACE",
+	bind: func(flags *pflag.FlagSet) func(streams) int {
+		r := &restoreFlags{}
+		r.clusterFlags.bind(flags)
+		flags.BoolVar(&r.dryRun, "dry-run", false, "say what would be done, and do nothing")
+		flags.DurationVar(&r.timeout, "timeout", 5*time.Minute, "how long all of it may take")
+		return func(s streams) int { return r.run(s, flags.Arg(0)) }
+	},
+}
+
+type restoreFlags struct {
+	clusterFlags
+	dryRun  bool
+	timeout time.Duration
+}
+
+func (r *restoreFlags) run(s streams, name string) int {
+	if r.timeout <= 0 {
+		s.fail("--timeout %s: accepted is a positive duration, such as 5m", r.timeout)
+		return exitNotUnderstood
+	}
+	config, err := r.config()
+	if err != nil {
+		s.fail("%v", err)
+		return exitNotUnderstood
+	}
+	// A namespace has many objects, and nobody else waits for this process.
+	config.QPS, config.Burst = 50, 100
+	clients, err := archive.ClientsFor(config)
+	if err != nil {
+		s.fail("%v", err)
+		return exitNotUnderstood
+	}
+	a := archive.New(archive.Options{
+		Clients: clients, Namespace: r.namespace, Now: time.Now, Logger: slog.New(slog.NewTextHandler(s.err, nil)),
+	})
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	if name == "" {
+		return listArchives(ctx, s, a)
+	}
+	restored, err := a.Restore(ctx, name, archive.RestoreOptions{DryRun: r.dryRun})
+	if restored != nil {
+		printRestored(s.out, restored, r.dryRun)
+	}
+	switch {
+	case errors.Is(err, archive.ErrRefused):
+		s.fail("%v", err)
+		return exitDenied
+	case err != nil:
+		s.fail("%v", err)
+		return exitNotUnderstood
+	case !restored.Complete():
+		return exitDenied
+	}
+	return exitOK
+}
+
+func listArchives(ctx context.Context, s streams, a *archive.Archive) int {
+	infos, err := a.List(ctx)
+	if len(infos) > 0 {
+		w := tabwriter.NewWriter(s.out, 0, 0, 3, ' ', 0)
+		fmt.Fprintln(w, "NAMESPACE\tREAPED AT\tKEPT UNTIL\tOBJECTS\tVOLUMES\tSECRET VALUES\tARCHIVE")
+		for i := range infos {
+			info := &infos[i]
+			values := "left out"
+			if info.SecretValues {
+				values = "kept"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\n", info.Namespace, info.SavedAt.Local().Format(time.RFC3339),
+				info.KeptUntil.Local().Format(time.RFC3339), info.Objects, info.Volumes, values, info.Name)
+		}
+		_ = w.Flush()
+	}
+	if err != nil {
+		s.fail("%v", err)
+		return exitNotUnderstood
+	}
+	if len(infos) == 0 {
+		fmt.Fprintln(s.out, "nothing is kept")
+	}
+	return exitOK
+}
+
+// printRestored says for each object what became of it, and then what there is left to do.
+func printRestored(w io.Writer, restored *archive.Restored, dryRun bool) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, result := range restored.Results {
+		outcome := string(result.Outcome)
+		if dryRun && result.Outcome == archive.Created {
+			outcome = "would be created"
+		}
+		fmt.Fprintf(table, "%s\t%s/%s", outcome, strings.ToLower(result.Kind), result.Name)
+		if result.Detail != "" {
+			fmt.Fprintf(table, "\t%s", result.Detail)
+		}
+		if len(result.Keys) > 0 {
+			fmt.Fprintf(table, ": %s", strings.Join(result.Keys, ", "))
+		}
+		fmt.Fprintln(table)
+	}
+	_ = table.Flush()
+	if !restored.Complete() {
+		fmt.Fprintln(w, "Something is left to do: see the lines that say neither created nor exists. Then run this again.")
+	}
+}
