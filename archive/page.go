@@ -16,7 +16,7 @@ func listAll[T any](ctx context.Context, opts metav1.ListOptions, page func(cont
 	var all []T
 	for restarts := 0; ; {
 		items, next, err := page(ctx, opts)
-		if opts.Continue != "" && apierrors.IsResourceExpired(err) && restarts < maxRestarts {
+		if opts.Continue != "" && (apierrors.IsResourceExpired(err) || apierrors.IsGone(err)) && restarts < maxRestarts {
 			restarts++
 			all, opts.Continue = nil, ""
 			continue

@@ -86,6 +86,10 @@ func (a *Archive) writeChunk(ctx context.Context, i *Info, n int, data []byte, a
 		return err
 	}
 	there, meta, err := a.readChunk(ctx, i, n)
+	if apierrors.IsNotFound(err) {
+		// Somebody who has just completed the archive took it for a stray. The index will tell, and it is one then.
+		return a.createChunk(ctx, i, n, data)
+	}
 	if err != nil {
 		return err
 	}
@@ -162,8 +166,12 @@ func (a *Archive) deleteChunks(ctx context.Context, selector string, which func(
 	var errs []error
 	for i := range chunks {
 		c := &chunks[i]
-		if which(c.store, &c.PartialObjectMetadata) {
-			errs = append(errs, a.deleteObject(ctx, c.store, &c.ObjectMeta))
+		if !which(c.store, &c.PartialObjectMetadata) {
+			continue
+		}
+		// One that was written again meanwhile is the business of whoever did that.
+		if err := a.deleteObject(ctx, c.store, &c.ObjectMeta); !apierrors.IsConflict(err) {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

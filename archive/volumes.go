@@ -23,13 +23,17 @@ var policies = []corev1.PersistentVolumeReclaimPolicy{
 // one that was decided on.
 type volumePatch map[string]any
 
+// Labels and annotations that are nil stay as they are.
 func patchOf(pv *corev1.PersistentVolume, labels, annotations, spec map[string]any) volumePatch {
-	return volumePatch{
-		"metadata": map[string]any{
-			"uid": pv.UID, "resourceVersion": pv.ResourceVersion, "labels": labels, "annotations": annotations,
-		},
-		"spec": spec,
+	metadata := map[string]any{"uid": pv.UID, "resourceVersion": pv.ResourceVersion}
+	// A null in the patch would remove all of them, ours and the provisioner's.
+	if labels != nil {
+		metadata["labels"] = labels
 	}
+	if annotations != nil {
+		metadata["annotations"] = annotations
+	}
+	return volumePatch{"metadata": metadata, "spec": spec}
 }
 
 func (p volumePatch) encode() ([]byte, error) { return json.Marshal(p) }

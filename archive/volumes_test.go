@@ -120,7 +120,8 @@ func TestDecideRestored(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if got := encoded(t, decideRebind(keptPV(), "")); !strings.Contains(got, `"claimRef":{"resourceVersion":null,"uid":null}`) {
+	if got := encoded(t, decideRebind(keptPV(), "")); !strings.Contains(got, `"claimRef":{"resourceVersion":null,"uid":null}`) ||
+		strings.Contains(got, "annotations") || strings.Contains(got, "labels") {
 		t.Errorf("got %s", got)
 	}
 	if patch := decideRebind(keptPV(), "c1"); patch != nil {

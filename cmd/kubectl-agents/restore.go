@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
 
 	"github.com/dexorder/agent-lifecycle/archive"
 )
@@ -61,6 +62,7 @@ func (r *restoreFlags) run(s streams, name string) int {
 	}
 	// A namespace has many objects, and nobody else waits for this process.
 	config.QPS, config.Burst = 50, 100
+	config.WarningHandler = rest.NewWarningWriter(s.err, rest.WarningWriterOptions{Deduplicate: true})
 	clients, err := archive.ClientsFor(config)
 	if err != nil {
 		s.fail("%v", err)
@@ -137,7 +139,11 @@ func printRestored(w io.Writer, restored *archive.Restored, dryRun bool) {
 		fmt.Fprintln(table)
 	}
 	_ = table.Flush()
-	if !restored.Complete() {
-		fmt.Fprintln(w, "Something is left to do: see the lines that say neither created nor exists. Then run this again.")
+	switch {
+	case restored.Complete():
+	case dryRun:
+		fmt.Fprintln(w, "Something would be left for you to do: see the lines that say neither would be created nor exists.")
+	default:
+		fmt.Fprintln(w, "Something is left for you to do: see the lines that say neither created nor exists. Then run this again.")
 	}
 }
