@@ -40,6 +40,12 @@ func (e *editor) setKey(m *map[string]string, path, key, value string) {
 	e.set(path+"/"+escape(key), value)
 }
 
+// removeKey takes a key that is there out of a string map, in the map and in the patch.
+func (e *editor) removeKey(m map[string]string, path, key string) {
+	delete(m, key)
+	e.patch = append(e.patch, jsonpatch.Operation{Operation: "remove", Path: path + "/" + escape(key)})
+}
+
 // appendTo appends elements to a list, in the list and in the patch. A nil list is absent or null in the JSON, and
 // nothing can be appended to that: then the whole list is set.
 func appendTo[T any](e *editor, list *[]T, path string, elements ...T) {

@@ -42,12 +42,6 @@ var selfDelete = Rule{
 	},
 }
 
-// What the API server says of a token that is bound to a Pod.
-const (
-	extraPodName = "authentication.kubernetes.io/pod-name"
-	extraPodUID  = "authentication.kubernetes.io/pod-uid"
-)
-
 // isAgentAccount says whether the user is a service account of a namespace that holds agents, of this profile or another.
 func (p *Profile) isAgentAccount(r *Request) bool {
 	return p.policy.Profile(accountNamespace(r.User.Username)) != nil
@@ -65,7 +59,7 @@ func accountNamespace(user string) string {
 
 // CallerPod returns the Pod that the user's token is bound to. The error says why there is none.
 func CallerPod(r *Request) (name, uid string, err error) {
-	names, uids := r.User.Extra[extraPodName], r.User.Extra[extraPodUID]
+	names, uids := r.User.Extra[lifecycle.ExtraPodName], r.User.Extra[lifecycle.ExtraPodUID]
 	if len(names) != 1 || len(uids) != 1 || names[0] == "" || uids[0] == "" {
 		return "", "", fmt.Errorf("%s has no token that is bound to a Pod; an agent deletes itself with the token of its sidecar",
 			userName(r))
