@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,23 +107,44 @@ func (a *Admission) Mutate(ctx context.Context, dst, body []byte) ([]byte, error
 	return a.answer(ctx, dst, body, &mutation)
 }
 
+// Stamp appends to dst the answer of /stamp to body, an AdmissionReview in JSON. It refuses nothing: what it cannot read it
+// admits as it is, and counts. An error means that there is no answer but HTTP's 400; dst is returned as it was.
+func (a *Admission) Stamp(ctx context.Context, dst, body []byte) ([]byte, error) {
+	return a.answer(ctx, dst, body, &stamping)
+}
+
 // Validate appends to dst the answer of /validate to body, an AdmissionReview in JSON. An error means that there is no
 // answer but HTTP's 400; dst is returned as it was.
 func (a *Admission) Validate(ctx context.Context, dst, body []byte) ([]byte, error) {
 	return a.answer(ctx, dst, body, &validation)
 }
 
-// path is one of the server's two.
+// path is one of the server's three.
 type path struct {
 	name    string
 	entries []entry
+	covers  func(*task) bool
 	decide  func(*Admission, context.Context, *task) answer
+
+	// lenient paths admit what cannot be judged.
+	lenient bool
 }
 
 var (
-	mutation   = path{"mutate", mutates, (*Admission).mutate}
-	validation = path{"validate", validates, (*Admission).validate}
+	mutation   = path{name: "mutate", entries: mutates, covers: (*task).inProfile, decide: (*Admission).mutate}
+	stamping   = path{name: "stamp", entries: stamps, covers: (*task).ofRoleAgent, decide: (*Admission).stamp, lenient: true}
+	validation = path{name: "validate", entries: validates, covers: (*task).inProfile, decide: (*Admission).validate}
 )
+
+func (p *path) fault(reason faultReason, err error) answer {
+	switch {
+	case p.lenient:
+		return passed(reason, err)
+	case reason == faultNotUnderstood:
+		return notUnderstood(err)
+	}
+	return fault(reason, err)
+}
 
 // task is one request on its way to an answer.
 type task struct {
@@ -131,6 +153,8 @@ type task struct {
 	policy  Active
 	profile string
 }
+
+func (t *task) inProfile() bool { return t.profile != "" }
 
 func (a *Admission) answer(ctx context.Context, dst, body []byte, p *path) ([]byte, error) {
 	start := time.Now()
@@ -145,7 +169,7 @@ func (a *Admission) answer(ctx context.Context, dst, body []byte, p *path) ([]by
 	if err != nil {
 		// Only a patch can fail to encode, and a fault has none.
 		a.Logger.ErrorContext(ctx, "An answer cannot be encoded", "path", p.name, "uid", r.UID, "error", err)
-		result = fault(faultPatch, err)
+		result = p.fault(faultPatch, err)
 		if out, err = appendAnswer(dst, r.UID, &result); err != nil {
 			return dst, err
 		}
@@ -162,15 +186,15 @@ func (a *Admission) decide(ctx context.Context, r *request, active Active, p *pa
 		if v := recover(); v != nil {
 			a.Logger.ErrorContext(ctx, "A panic was turned into a fault", "path", p.name, "uid", r.UID, "kind", r.Kind.Kind,
 				"namespace", r.Namespace, "name", r.Name, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-			result = fault(faultPanic, fmt.Errorf("the admission server failed; its log has more under uid %s", r.UID))
+			result = p.fault(faultPanic, fmt.Errorf("the admission server failed; its log has more under uid %s", r.UID))
 		}
 	}()
 	e, err := understand(p.entries, r)
 	if err != nil {
-		return "", notUnderstood(err)
+		return "", p.fault(faultNotUnderstood, err)
 	}
 	t := &task{request: r, gvk: e.kind, policy: active, profile: active.Profile(r.Namespace)}
-	if t.profile == "" {
+	if !p.covers(t) {
 		return e.kind.Kind, uncovered()
 	}
 	result = p.decide(a, ctx, t)
@@ -223,7 +247,7 @@ func (t *task) objects() (object, old *workload.Object, err error) {
 	return object, old, nil
 }
 
-// log writes what was refused; what was let pass only when asked for.
+// log writes what was refused, and what could not be judged; what was let pass otherwise only when asked for.
 func (a *Admission) log(ctx context.Context, p *path, r *request, result *answer) {
 	level := slog.LevelDebug
 	switch result.verdict {
@@ -242,5 +266,5 @@ func (a *Admission) log(ctx context.Context, p *path, r *request, result *answer
 		slog.String("uid", string(r.UID)), slog.String("operation", string(r.Operation)), slog.String("kind", r.Kind.Kind),
 		slog.String("subresource", r.SubResource), slog.String("namespace", r.Namespace), slog.String("name", r.Name),
 		slog.String("user", r.UserInfo.Username), slog.Bool("dryRun", r.DryRun), slog.String("profile", result.profile),
-		slog.Any("rules", result.rules), slog.Int("patch", len(result.patch)), slog.String("message", result.status.Message))
+		slog.Any("rules", result.rules), slog.Int("patch", len(result.patch)), slog.String("message", cmp.Or(result.status.Message, result.complaint)))
 }

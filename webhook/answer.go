@@ -26,7 +26,7 @@ const (
 )
 
 // answer is what the API server is told. Its makers below are the only ones: a denial never looks like a fault, and
-// neither is ever allowed.
+// neither is ever allowed, but for passed.
 type answer struct {
 	allowed  bool
 	verdict  string
@@ -43,6 +43,9 @@ type answer struct {
 
 	// reason of a fault, for metrics and the audit log.
 	reason faultReason
+
+	// complaint is what the log is told of a fault that nobody else is told of.
+	complaint string
 
 	// proof of a self-delete that is allowed, for the audit log.
 	proof *policy.SelfDelete
@@ -128,6 +131,11 @@ func fault(reason faultReason, err error) answer {
 		verdict: verdictFault, reason: reason,
 		status: failure(http.StatusInternalServerError, metav1.StatusReasonInternalError, message),
 	}
+}
+
+// passed lets a request pass as it is where nothing may be held up by a fault.
+func passed(reason faultReason, err error) answer {
+	return answer{allowed: true, verdict: verdictFault, reason: reason, complaint: bounded(err.Error(), maxComplaint)}
 }
 
 // notUnderstood refuses a request of a sort that this server does not judge.

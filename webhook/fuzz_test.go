@@ -3,10 +3,12 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
 
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 )
 
@@ -21,6 +23,7 @@ func FuzzReview(f *testing.F) {
 	f.Add(reviewOf(f, seed))
 	seed.SubResource = "scale"
 	f.Add(reviewOf(f, seed))
+	f.Add(reviewOf(f, newStampRequest(f)))
 	for _, s := range []string{
 		``, `null`, `{}`, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1"}}`,
 		`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1","object":null,"object":{}}}`,
@@ -64,6 +67,41 @@ func FuzzReview(f *testing.F) {
 			if judged == nil || judged.Object == nil || judged.Object.Meta == nil || (judged.Old == nil) != (r.Operation == admissionv1.Create) {
 				t.Errorf("allowed without a verdict on its objects: %s", body)
 			}
+		}
+	})
+}
+
+// FuzzStamp holds that nothing is refused a stamp and the creation with it, whatever the bytes: the answer allows, is to the
+// request's uid, and changes nothing but of an understood sort in a role agent's namespace.
+func FuzzStamp(f *testing.F) {
+	seed := newStampRequest(f)
+	f.Add(reviewOf(f, seed))
+	seed.Object.Raw = []byte(`{"metadata":{"labels":null,"annotations":{"lifecycle.dexorder.io/created-by-pod":"x"}}}`)
+	f.Add(reviewOf(f, seed))
+	seed.Namespace = covered
+	f.Add(reviewOf(f, seed))
+	seed.UserInfo.Extra = nil
+	f.Add(reviewOf(f, seed))
+	f.Add(reviewOf(f, newRequest(f)))
+	a, _ := newTestAdmission(&fakePolicy{})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		out, err := a.Stamp(context.Background(), nil, body)
+		r, unread := decodeReview(body)
+		if err != nil || unread != nil {
+			if err == nil || unread == nil || len(out) > 0 {
+				t.Errorf("answered %s with error %v what is read with error %v", out, err, unread)
+			}
+			return
+		}
+		got := parseAnswer(t, out)
+		if got.UID != r.UID || !got.Allowed {
+			t.Errorf("answered %q, %v; asked was %q", got.UID, got.Allowed, r.UID)
+		}
+		if got.Patch == nil {
+			return
+		}
+		if _, err := understand(stamps, r); err != nil || !strings.HasPrefix(r.Namespace, lifecycle.RoleNamespacePrefix) {
+			t.Errorf("changed in namespace %q, %v: %s", r.Namespace, err, got.Patch)
 		}
 	})
 }

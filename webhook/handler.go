@@ -24,10 +24,12 @@ const (
 
 // handler puts one of Admission's answers on HTTP.
 type handler struct {
-	answer  func(ctx context.Context, dst, body []byte) ([]byte, error)
-	maxBody int64
-	limiter *limiter
-	metrics *Metrics
+	answer func(ctx context.Context, dst, body []byte) ([]byte, error)
+	// overload is the answer to a request that there is no room for.
+	overload func() answer
+	maxBody  int64
+	limiter  *limiter
+	metrics  *Metrics
 }
 
 // ServeHTTP answers an AdmissionReview with one. What is none gets an HTTP error, which the API server takes for a
@@ -102,12 +104,12 @@ func (h *handler) read(in *bytes.Buffer, w http.ResponseWriter, r *http.Request)
 // maxPeek bounds what is read of a request that there is no room for.
 const maxPeek = 1 << 10
 
-// turnAway tells the API server's client to come back, for which the request's uid is needed. The API server writes it
-// first; where it is not found there, HTTP says the same, though as a failed call.
+// turnAway answers for want of room, mostly by telling the API server's client to come back. The request's uid is needed
+// for that, which the API server writes first; where it is not found there, HTTP says the same, though as a failed call.
 func (h *handler) turnAway(w http.ResponseWriter, r *http.Request) {
 	h.metrics.fault(faultOverload)
 	if uid := peekUID(io.LimitReader(r.Body, maxPeek)); uid != "" {
-		a := overloaded()
+		a := h.overload()
 		if answer, err := appendAnswer(nil, uid, &a); err == nil {
 			writeJSON(w, answer)
 			return

@@ -16,7 +16,10 @@ import (
 func newTestHandler(t *testing.T, p *fakePolicy) *handler {
 	t.Helper()
 	a, _ := newTestAdmission(p)
-	return &handler{answer: a.Validate, maxBody: DefaultMaxBody, limiter: newLimiter(DefaultMaxInFlight), metrics: a.Metrics}
+	return &handler{
+		answer: a.Validate, overload: overloaded,
+		maxBody: DefaultMaxBody, limiter: newLimiter(DefaultMaxInFlight), metrics: a.Metrics,
+	}
 }
 
 func post(h http.Handler, body io.Reader) *httptest.ResponseRecorder {

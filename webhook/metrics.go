@@ -44,7 +44,8 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 			Name: "agent_lifecycle_admission_in_flight_requests", Help: "Requests being answered now.",
 		}),
 		faults: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "agent_lifecycle_admission_faults_total", Help: "Requests that were refused because they could not be judged.",
+			Name: "agent_lifecycle_admission_faults_total",
+			Help: "Requests that could not be judged. They were refused, but on /stamp, where they were admitted without a stamp.",
 		}, []string{"reason"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "agent_lifecycle_admission_http_errors_total",

@@ -152,13 +152,15 @@ func (s *Server) newHTTPServer(base context.Context, handler http.Handler) *http
 func (s *Server) admissionHandler() http.Handler {
 	limiter := newLimiter(s.options.MaxInFlight)
 	mux := http.NewServeMux()
-	handle := func(pattern string, answer func(ctx context.Context, dst, body []byte) ([]byte, error)) {
+	handle := func(pattern string, answer func(ctx context.Context, dst, body []byte) ([]byte, error), overload func() answer) {
 		mux.Handle(pattern, &handler{
-			answer: answer, maxBody: s.options.MaxBody, limiter: limiter, metrics: s.options.Admission.Metrics,
+			answer: answer, overload: overload,
+			maxBody: s.options.MaxBody, limiter: limiter, metrics: s.options.Admission.Metrics,
 		})
 	}
-	handle("/mutate", s.options.Admission.Mutate)
-	handle("/validate", s.options.Admission.Validate)
+	handle("/mutate", s.options.Admission.Mutate, overloaded)
+	handle("/stamp", s.options.Admission.Stamp, unstamped)
+	handle("/validate", s.options.Admission.Validate, overloaded)
 	return s.drain.wrap(mux)
 }
 

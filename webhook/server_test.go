@@ -27,12 +27,15 @@ func TestServer(t *testing.T) {
 			t.Errorf("%s: %v, %v", path, ok, err)
 		}
 	}
+	if ok, err := askOnce(client, admission+"/stamp?timeout=2s", reviewOf(t, newStampRequest(t))); !ok || err != nil {
+		t.Errorf("/stamp: %v, %v", ok, err)
+	}
 	// Each listener has its own paths and no others.
 	for url, want := range map[string]int{
 		health + "/healthz": 200, health + "/readyz": 200, health + "/metrics": 200,
-		health + "/mutate": 404, health + "/validate": 404, health + "/": 404,
+		health + "/mutate": 404, health + "/stamp": 404, health + "/validate": 404, health + "/": 404,
 		admission + "/healthz": 404, admission + "/readyz": 404, admission + "/metrics": 404, admission + "/": 404,
-		admission + "/validate/x": 404, admission + "/mutate": 405,
+		admission + "/validate/x": 404, admission + "/mutate": 405, admission + "/stamp": 405,
 	} {
 		response, err := client.Get(url)
 		if strings.HasPrefix(url, health) {

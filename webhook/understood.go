@@ -16,6 +16,7 @@ type entry struct {
 }
 
 var (
+	create       = []admissionv1.Operation{admissionv1.Create}
 	createUpdate = []admissionv1.Operation{admissionv1.Create, admissionv1.Update}
 	update       = []admissionv1.Operation{admissionv1.Update}
 	all          = []admissionv1.Operation{admissionv1.Create, admissionv1.Update, admissionv1.Delete}
@@ -23,11 +24,16 @@ var (
 	scale = schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
 )
 
-// mutates and validates list all that is understood on each path. A webhook configuration has to register every one of
-// them (see compare), and a request that is not among them is refused.
+// mutates, stamps and validates list all that is understood on each path. A webhook configuration has to register every
+// one of them (see compare), and a request that is not among them is a fault.
 var (
 	mutates = []entry{
 		{"apps", "v1", "deployments", "", kind("apps", "Deployment"), createUpdate},
+	}
+	stamps = []entry{
+		{"", "v1", "configmaps", "", kind("", "ConfigMap"), create},
+		{"", "v1", "secrets", "", kind("", "Secret"), create},
+		{"batch", "v1", "jobs", "", kind("batch", "Job"), create},
 	}
 	validates = []entry{
 		{"apps", "v1", "deployments", "", deploymentKind, all},

@@ -111,7 +111,7 @@ func parse(usage string, f commandLine, args []string, stdout, stderr io.Writer)
 
 func (f *flags) define(set *flag.FlagSet) {
 	set.StringVar(&f.policy, "policy", "", "policy `file`, a LifecyclePolicy; followed while the server runs; required")
-	set.StringVar(&f.listen, "listen", ":8443", "`address` of /mutate and /validate, over TLS")
+	set.StringVar(&f.listen, "listen", ":8443", "`address` of /mutate, /stamp and /validate, over TLS")
 	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP")
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty: the Pod's own account")
 	set.StringVar(&f.namespace, "namespace", f.namespace, "`namespace` of the server's Service and Secret")
