@@ -72,6 +72,8 @@ func testMatchConditions(t *testing.T, cp *controlplane.ControlPlane) {
 	run("deletions by the gateway", gateway, deletionSteps(true, collection, named, []string{"validate DELETE pods", "validate DELETE services"}))
 	run("Service by the gateway", gateway, serviceSteps("the-gateway", []string{"validate CREATE services", "validate UPDATE services"}))
 
+	testStampConditions(cp, run)
+
 	owned := newDeployment("owned")
 	owned.OwnerReferences = newOwners()
 	if _, err := client.AppsV1().Deployments("dexorder-agents").Create(t.Context(), owned, metav1.CreateOptions{}); err != nil {

@@ -16,8 +16,8 @@ func TestMutatingRegistration(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
 		config := as[admissionregistrationv1.MutatingWebhookConfiguration](t,
 			one(t, in.objects, "MutatingWebhookConfiguration", registrationName))
-		if len(config.Webhooks) != 1 {
-			t.Fatalf("%d webhooks, want 1", len(config.Webhooks))
+		if len(config.Webhooks) != 2 {
+			t.Fatalf("%d webhooks, want 2", len(config.Webhooks))
 		}
 		webhook := config.Webhooks[0]
 		if webhook.Name != "mutate.lifecycle.dexorder.io" {
@@ -31,6 +31,39 @@ func TestMutatingRegistration(t *testing.T) {
 		want := []string{
 			"CREATE apps/v1/deployments",
 			"UPDATE apps/v1/deployments",
+		}
+		if diff := cmp.Diff(want, ruleLines(webhook.Rules)); diff != "" {
+			t.Errorf("rules (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Stamps hold nothing up: neither by a server that does not answer, nor for long by one that is slow.
+func TestStampRegistration(t *testing.T) {
+	forEachInstallation(t, func(t *testing.T, in installed) {
+		config := as[admissionregistrationv1.MutatingWebhookConfiguration](t,
+			one(t, in.objects, "MutatingWebhookConfiguration", registrationName))
+		webhook := config.Webhooks[len(config.Webhooks)-1]
+		if webhook.Name != "stamp.lifecycle.dexorder.io" {
+			t.Errorf("name %q", webhook.Name)
+		}
+		if got := webhook.ReinvocationPolicy; got == nil || *got != admissionregistrationv1.IfNeededReinvocationPolicy {
+			t.Errorf("reinvocationPolicy %v: what a later webhook changes would go unseen", got)
+		}
+		checkCall(t, webhook.ClientConfig, "/stamp")
+		if got := webhook.FailurePolicy; got == nil || *got != admissionregistrationv1.Ignore {
+			t.Errorf("failurePolicy %v, want Ignore", got)
+		}
+		if got := webhook.SideEffects; got == nil || *got != admissionregistrationv1.SideEffectClassNone {
+			t.Errorf("sideEffects %v, want None", got)
+		}
+		if got := webhook.TimeoutSeconds; got == nil || *got != 2 {
+			t.Errorf("timeoutSeconds %v, want 2", got)
+		}
+		want := []string{
+			"CREATE batch/v1/jobs",
+			"CREATE v1/configmaps",
+			"CREATE v1/secrets",
 		}
 		if diff := cmp.Diff(want, ruleLines(webhook.Rules)); diff != "" {
 			t.Errorf("rules (-want +got):\n%s", diff)

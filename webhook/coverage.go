@@ -37,15 +37,37 @@ func compare(webhooks []registered, path string, entries []entry, policy scope) 
 	if w.selects {
 		say("a namespaceSelector or objectSelector leaves objects out by labels, which those who write them can change")
 	}
+	return slices.Concat(found, compareRules(w, entries), compareNamespaces(w, policy), compareDeleters(w, policy))
+}
+
+// compareStamps says what role agents make without a stamp, or have to wait for. Which namespaces are sent is left to the
+// registration: no policy changes where stamps belong, and the server itself looks again.
+func compareStamps(webhooks []registered) []string {
+	const path = "/stamp"
+	i := slices.IndexFunc(webhooks, func(w registered) bool { return w.path == path })
+	if i < 0 {
+		return []string{fmt.Sprintf("no webhook calls %s", path)}
+	}
+	w := webhooks[i]
+	found := compareRules(w, stamps)
+	if w.failurePolicy == nil || *w.failurePolicy != admissionregistrationv1.Ignore {
+		found = append(found, fmt.Sprintf("webhook %q: failurePolicy is not Ignore: what is only to be stamped waits for this server",
+			w.name))
+	}
+	return found
+}
+
+func compareRules(w registered, entries []entry) []string {
+	var found []string
 	for i := range entries {
 		for _, operation := range entries[i].operations {
 			op := admissionregistrationv1.OperationType(operation)
 			if !slices.ContainsFunc(w.rules, func(r admissionregistrationv1.RuleWithOperations) bool { return matches(r, &entries[i], op) }) {
-				say("rules leave out %s of %s", operation, &entries[i])
+				found = append(found, fmt.Sprintf("webhook %q: rules leave out %s of %s", w.name, operation, &entries[i]))
 			}
 		}
 	}
-	return slices.Concat(found, compareNamespaces(w, policy), compareDeleters(w, policy))
+	return found
 }
 
 func compareNamespaces(w registered, policy scope) []string {

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -82,6 +83,51 @@ func TestCoverageDiffers(t *testing.T) {
 				t.Errorf("found %q, want %q", found, tt.want)
 			}
 		})
+	}
+}
+
+// A registration without stamps is no difference, since nothing unjudged passes by it; it is said all the same.
+func TestStampCoverage(t *testing.T) {
+	fail := admissionregistrationv1.Fail
+	tests := []struct {
+		name   string
+		change func(*registered)
+		want   []string
+	}{
+		{"as installed", func(*registered) {}, nil},
+		{"not registered", func(w *registered) { w.path = "/elsewhere" }, []string{"no webhook calls /stamp"}},
+		{"fewer rules", func(w *registered) { w.rules = w.rules[:1] },
+			[]string{`webhook "stamp.lifecycle.dexorder.io": rules leave out CREATE of jobs.batch`}},
+		{"failure policy", func(w *registered) { w.failurePolicy = &fail },
+			[]string{`webhook "stamp.lifecycle.dexorder.io": failurePolicy is not Ignore: what is only to be stamped waits for this server`}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			mutating, _ := installedWebhooks(t)
+			tt.change(&mutating[1])
+			if found := compareStamps(mutating); !slices.Equal(found, tt.want) {
+				t.Errorf("found %q, want %q", found, tt.want)
+			}
+			if found := compare(mutating, "/mutate", mutates, newScope(installedPolicy)); len(found) > 0 {
+				t.Errorf("taken for a difference of /mutate: %q", found)
+			}
+		})
+	}
+}
+
+func TestStampNoticeIsSaidOnce(t *testing.T) {
+	var log bytes.Buffer
+	c := NewCoverage(unreachable{}, "agent-lifecycle", installedPolicy, NewMetrics(prometheus.NewRegistry(), "test"),
+		slog.New(slog.NewTextHandler(&log, nil)))
+	for _, notices := range [][]string{{"one"}, {"one"}, nil, {"two"}} {
+		c.notice(context.Background(), notices)
+	}
+	if one, two := strings.Count(log.String(), "one"), strings.Count(log.String(), "two"); one != 1 || two != 1 {
+		t.Errorf("said %d and %d times, want once each: %s", one, two, log.String())
+	}
+	c.tell(nil)
+	if err := c.Check(); err != nil {
+		t.Errorf("a notice is taken for a difference: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,7 +38,9 @@ type Coverage struct {
 	policy scope
 	// differences is what was found last; nil before the first look.
 	differences []string
-	looked      bool
+	// notices likewise, of what nothing unjudged passes by.
+	notices []string
+	looked  bool
 }
 
 // NewCoverage returns a Coverage for the mutating and the validating configuration of one name.
@@ -110,8 +113,20 @@ func (c *Coverage) look(ctx context.Context) error {
 	}
 	c.metrics.coverage.WithLabelValues("mutating").Set(float64(len(onMutate)))
 	c.metrics.coverage.WithLabelValues("validating").Set(float64(len(onValidate)))
+	c.notice(ctx, compareStamps(mutatingWebhooks(&mutating)))
 	c.tell(append(onMutate, onValidate...))
 	return nil
+}
+
+// notice logs what is worth knowing though it makes nothing unsafe: once for as long as it stays the same.
+func (c *Coverage) notice(ctx context.Context, notices []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Equal(c.notices, notices) && len(notices) > 0 {
+		c.log.InfoContext(ctx, "What role agents make is not stamped as it should be; what has no stamp is never reaped",
+			"configuration", c.name, "notices", notices)
+	}
+	c.notices = notices
 }
 
 // tell logs what changed since the last look, and only then.
