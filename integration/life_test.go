@@ -55,8 +55,16 @@ func ofType(userType lifecycle.UserType) func(*appsv1.Deployment) {
 // token is the access of whoever holds a token of an account in the agents' namespace.
 func (c *cluster) token(t *testing.T, account string, bound *authenticationv1.BoundObjectReference) *rest.Config {
 	t.Helper()
+	return c.tokenOf(t, agents, account, bound)
+}
+
+// tokenOf is the access of whoever holds a token of an account.
+func (c *cluster) tokenOf(
+	t *testing.T, namespace, account string, bound *authenticationv1.BoundObjectReference,
+) *rest.Config {
+	t.Helper()
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}
-	issued, err := kubernetes.NewForConfigOrDie(c.plane.Config).CoreV1().ServiceAccounts(agents).
+	issued, err := kubernetes.NewForConfigOrDie(c.plane.Config).CoreV1().ServiceAccounts(namespace).
 		CreateToken(t.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -517,20 +517,26 @@ func (c *cluster) selfDeleteEvents(t *testing.T, deployment string) []corev1.Eve
 
 // metric says whether the first server shows a line among its metrics.
 func (c *cluster) metric(line string) (bool, error) {
+	body, err := c.metrics()
+	return strings.Contains(body, "\n"+line+"\n"), err
+}
+
+// metrics is what the first server shows of itself.
+func (c *cluster) metrics() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Servers()[0].Health+"/metrics", http.NoBody)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer response.Body.Close()
 	var body bytes.Buffer
 	if _, err := body.ReadFrom(response.Body); err != nil {
-		return false, err
+		return "", err
 	}
-	return strings.Contains(body.String(), "\n"+line+"\n"), nil
+	return body.String(), nil
 }
