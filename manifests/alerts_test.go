@@ -1,0 +1,126 @@
+package manifests
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/dexorder/agent-lifecycle/breaker"
+	"github.com/dexorder/agent-lifecycle/reaper"
+)
+
+// rule is an alert of a PrometheusRule.
+type rule struct {
+	Alert       string            `json:"alert"`
+	Expr        string            `json:"expr"`
+	For         string            `json:"for"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+// alertRules are the alerts of the component.
+func alertRules(t *testing.T) []rule {
+	t.Helper()
+	object := one(t, render(t, "overlays/prod with components/alerts"), "PrometheusRule", "agent-lifecycle")
+	groups, _, err := unstructured.NestedSlice(object.Object, "spec", "groups")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rules []rule
+	for _, g := range groups {
+		var group struct {
+			Name  string `json:"name"`
+			Rules []rule `json:"rules"`
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(g.(map[string]any), &group, true); err != nil {
+			t.Fatal(err)
+		}
+		rules = append(rules, group.Rules...)
+	}
+	if len(rules) == 0 {
+		t.Fatal("no rules")
+	}
+	return rules
+}
+
+func TestAlertsSayWhatToDo(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range alertRules(t) {
+		if seen[r.Alert] {
+			t.Errorf("%s is there twice", r.Alert)
+		}
+		seen[r.Alert] = true
+		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
+			t.Errorf("%s: severity %q, want critical or warning", r.Alert, s)
+		}
+		for _, key := range []string{"summary", "description", "runbook_url"} {
+			if r.Annotations[key] == "" {
+				t.Errorf("%s has no %s", r.Alert, key)
+			}
+		}
+	}
+}
+
+var metricName = regexp.MustCompile(`\bagent_lifecycle_[a-z_]+\b`)
+
+// An alert on a metric that nobody exports never fires.
+func TestAlertsKnowTheirMetrics(t *testing.T) {
+	exported := exportedMetrics()
+	for _, r := range alertRules(t) {
+		names := metricName.FindAllString(r.Expr, -1)
+		if len(names) == 0 {
+			t.Errorf("%s: %q names no metric", r.Alert, r.Expr)
+		}
+		for _, name := range names {
+			if !exported[name] && !slices.Contains(awaited, name) {
+				t.Errorf("%s: no code exports %s", r.Alert, name)
+			}
+		}
+		for _, pair := range []string{"()", "{}", "[]"} {
+			if strings.Count(r.Expr, pair[:1]) != strings.Count(r.Expr, pair[1:]) {
+				t.Errorf("%s: %q does not balance its %s", r.Alert, r.Expr, pair)
+			}
+		}
+		if strings.Contains(r.Expr, "_total") != strings.Contains(r.Expr, "increase(") {
+			t.Errorf("%s: %q: counters, and nothing else, are looked at by their increase", r.Alert, r.Expr)
+		}
+	}
+}
+
+// awaited are metrics of events, whose publisher is not here yet.
+var awaited = []string{"agent_lifecycle_events_connected", "agent_lifecycle_events_dropped_total"}
+
+// exportedMetrics are the names that the breaker and the reaper register.
+func exportedMetrics() map[string]bool {
+	registry := nameRegistry{}
+	breaker.NewMetrics(registry)
+	reaper.NewMetrics(registry)
+	return registry
+}
+
+// nameRegistry is a registry that remembers names, also of metrics that have no value yet.
+type nameRegistry map[string]bool
+
+func (r nameRegistry) Register(c prometheus.Collector) error {
+	descriptions := make(chan *prometheus.Desc, 100)
+	c.Describe(descriptions)
+	close(descriptions)
+	for d := range descriptions {
+		// There is no other way to ask for it.
+		r[metricName.FindString(d.String())] = true
+	}
+	return nil
+}
+
+func (r nameRegistry) MustRegister(all ...prometheus.Collector) {
+	for _, c := range all {
+		_ = r.Register(c)
+	}
+}
+
+func (r nameRegistry) Unregister(prometheus.Collector) bool { return false }
