@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,6 +197,12 @@ func refused(t *testing.T, got reply, err error, code int, why string) {
 	if got.code != code || !strings.Contains(got.status.Message, why) {
 		t.Errorf("answered with %d %q, want %d with %q", got.code, got.status.Message, code, why)
 	}
+}
+
+// isJudged says whether a refusal is one by the policy, as a sidecar sees it.
+func (r *reply) isJudged() bool {
+	return r.status.Details != nil && slices.ContainsFunc(r.status.Details.Causes,
+		func(c metav1.StatusCause) bool { return c.Type == lifecycle.CauseJudged })
 }
 
 // accepted fails the test unless the answer is that it will be done.

@@ -231,6 +231,9 @@ func testRefused(t *testing.T, c *cluster) {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := c.deletes(t.Context(), tt.as, tt.path, tt.options)
 			refused(t, got, err, http.StatusForbidden, tt.why)
+			if byWebhook := strings.Contains(got.status.Message, "admission webhook"); got.isJudged() != byWebhook {
+				t.Errorf("the sidecar takes that for a judgement: %v, want %v: %+v", got.isJudged(), byWebhook, got.status)
+			}
 		})
 	}
 	for _, l := range []*life{a, ab, enterprise, crashed} {
@@ -270,8 +273,8 @@ func testSidecarRights(t *testing.T, c *cluster) {
 		{"token", http.MethodPost, core + "/serviceaccounts/" + l.pod.Spec.ServiceAccountName + "/token", "application/json", `{}`},
 	} {
 		got, err := call(t.Context(), l.sidecar, tt.method, tt.path, tt.contentType, rawJSON(tt.body))
-		if err != nil || got.code != http.StatusForbidden || !strings.Contains(got.status.Message, "cannot") {
-			t.Errorf("%s: answered with %d %q, %v; want 403 of RBAC", tt.name, got.code, got.status.Message, err)
+		if err != nil || got.code != http.StatusForbidden || !strings.Contains(got.status.Message, "cannot") || got.isJudged() {
+			t.Errorf("%s: answered with %d %q, %v, judged: %v; want 403 of RBAC", tt.name, got.code, got.status.Message, err, got.isJudged())
 		}
 	}
 }

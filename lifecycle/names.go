@@ -103,6 +103,10 @@ const (
 // the agent's own Deployment; any other code is a stop or a crash and leads to a restart.
 const ExitIdle = 42
 
+// CauseJudged is the type of the causes that a refusal by the webhook's policy carries, each with a rule's id. The API server
+// refuses with the same code by itself, while it starts and does not know its RBAC rules yet: that is no judgement.
+const CauseJudged = "LifecyclePolicy"
+
 // State is how far an agent's life has come.
 type State string
 

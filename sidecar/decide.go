@@ -16,7 +16,8 @@ const (
 	// again: nothing was decided; ask again for as long as the Pod lives.
 	again
 
-	// unproven: the server waits for the kubelet's word, or for something else that is bound to come. Ask again, for a while.
+	// unproven: the server waits for the kubelet's word, or for something else that is bound to come, such as the rights that
+	// an API server that has just started does not know of yet. Ask again, for a while.
 	unproven
 
 	// refused: not this time. The next exit may be another matter.
@@ -28,7 +29,7 @@ func decide(r reply) next {
 	switch {
 	case r.code >= 200 && r.code < 300, r.code == http.StatusNotFound:
 		return done
-	case r.code == http.StatusConflict:
+	case r.code == http.StatusConflict, r.code == http.StatusForbidden && !r.judged:
 		return unproven
 	case r.code == http.StatusForbidden, r.code == http.StatusBadRequest, r.code == http.StatusMethodNotAllowed,
 		r.code == http.StatusUnprocessableEntity:

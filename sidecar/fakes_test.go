@@ -111,6 +111,9 @@ type apiServer struct {
 	gate, held chan struct{}
 }
 
+// judgedForbidden stands for the webhook's 403, as opposed to the API server's own.
+const judgedForbidden = -http.StatusForbidden
+
 // hold keeps requests waiting until release is called. To be called before there are any.
 func (a *apiServer) hold(t *testing.T) (release func()) {
 	t.Helper()
@@ -156,8 +159,12 @@ func newAPIServer(t *testing.T, codes ...int) *apiServer {
 		if len(a.codes) > 1 {
 			a.codes = a.codes[1:]
 		}
+		judged := ""
+		if code == judgedForbidden {
+			code, judged = http.StatusForbidden, `,"details":{"causes":[{"reason":"LifecyclePolicy","message":"self-delete"}]}`
+		}
 		w.WriteHeader(code)
-		fmt.Fprintf(w, `{"kind":"Status","message":"answer %d"}`, code)
+		fmt.Fprintf(w, `{"kind":"Status","message":"answer %d"%s}`, code, judged)
 	}))
 	t.Cleanup(a.Close)
 	return a

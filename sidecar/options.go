@@ -60,7 +60,7 @@ type Options struct {
 	// Once ends Run with the first decision: a deletion that was accepted, or an error that says why not.
 	Once bool
 
-	// ProofPatience is how long the server may answer "not yet" before an exit counts as not proven. Default: 2 minutes.
+	// ProofPatience is how long the server may answer "not yet" before an exit counts as not proven. Default: 20 minutes.
 	ProofPatience time.Duration
 
 	// Logger gets everything that happens. Required.
@@ -120,6 +120,11 @@ const (
 	// maxRetryAfter bounds what a server can ask for.
 	maxRetryAfter = time.Minute
 
-	// proofPatience is many times what a kubelet takes to report an exit.
-	proofPatience = 2 * time.Minute
+	// eagerProof is many times what a kubelet takes to report an exit. Who has waited for so long adds slowBackoff to every
+	// pause: either the exit is not the agent's and never proven, or the kubelet is away.
+	eagerProof  = 2 * time.Minute
+	slowBackoff = 45 * time.Second
+
+	// proofPatience is longer than the Pods of a node without a kubelet are left there.
+	proofPatience = 20 * time.Minute
 )

@@ -66,11 +66,19 @@ type reply struct {
 
 	// retryAfter is what the server asked for; 0 if nothing.
 	retryAfter time.Duration
+
+	// judged says that the webhook's policy refused, and not the API server by itself.
+	judged bool
 }
 
 // status is what is read of a metav1.Status.
 type status struct {
 	Message string `json:"message"`
+	Details struct {
+		Causes []struct {
+			Type string `json:"reason"`
+		} `json:"causes"`
+	} `json:"details"`
 }
 
 // deleteDeployment asks once. Foreground: the Deployment, and with it its name, stays until its Pods and storage have gone,
@@ -100,6 +108,9 @@ func (s *Server) deleteDeployment(ctx context.Context, namespace, name string, d
 	var said status
 	if err == nil && json.Unmarshal(body, &said) == nil && said.Message != "" {
 		r.message = said.Message
+		for _, c := range said.Details.Causes {
+			r.judged = r.judged || c.Type == lifecycle.CauseJudged
+		}
 	}
 	return r
 }

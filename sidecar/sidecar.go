@@ -184,17 +184,20 @@ func (s *sidecar) askAnew(ctx context.Context, o outcome) {
 // delete asks until there is an answer or ctx ends. The request under way outlives ctx: its answer is waited for.
 func (s *sidecar) delete(ctx context.Context, renew <-chan struct{}) outcome {
 	start := time.Now()
-	var waiting time.Time // since when the server says "not yet"
+	var waiting time.Time // since when the server says "not yet", and nothing else
 	for attempt := 1; ; attempt++ {
 		r := s.Server.deleteDeployment(context.WithoutCancel(ctx), s.Namespace, s.Deployment, s.DryRun)
 		n := decide(r)
-		if n == unproven {
-			if waiting.IsZero() {
-				waiting = time.Now()
-			}
-			if time.Since(waiting) > s.ProofPatience {
-				n, r.message = refused, "the exit was not proven in "+s.ProofPatience.String()+": "+r.message
-			}
+		slow := false
+		switch {
+		case n != unproven:
+			waiting = time.Time{} // who was away could not say more
+		case waiting.IsZero():
+			waiting = time.Now()
+		case time.Since(waiting) > s.ProofPatience:
+			n, r.message = refused, "the exit was not proven in "+s.ProofPatience.String()+": "+r.message
+		default:
+			slow = time.Since(waiting) > eagerProof
 		}
 		o := outcome{n, r.message, attempt, time.Since(start)}
 		if n == done || n == refused {
@@ -202,6 +205,9 @@ func (s *sidecar) delete(ctx context.Context, renew <-chan struct{}) outcome {
 			return o
 		}
 		pause := backoff(attempt, r, jitter)
+		if slow {
+			pause += slowBackoff
+		}
 		s.Logger.InfoContext(ctx, "Asking again", "code", r.code, "message", r.message, "attempt", attempt, "pause", pause.String())
 		select {
 		case <-ctx.Done():

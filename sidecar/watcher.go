@@ -70,8 +70,9 @@ func (w *watcher) none() bool { return len(w.watched) == 0 }
 
 // isIdle says whether an end asks for the deletion, and by what that is known.
 func (w *watcher) isIdle(e end) (idle bool, how string) {
-	if w.info {
-		return e.known && e.signal == 0 && e.code == lifecycle.ExitIdle, "pidfd"
+	// Where nobody has reaped the process in time the kernel has not told, as if it could not.
+	if w.info && e.known {
+		return e.signal == 0 && e.code == lifecycle.ExitIdle, "pidfd"
 	}
 	return w.hint(), "file"
 }

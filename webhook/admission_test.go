@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 )
 
@@ -102,6 +103,7 @@ func TestDenial(t *testing.T) {
 		UID: "uid-1",
 		Result: &metav1.Status{
 			Status: "Failure", Message: verdict.Message(), Reason: metav1.StatusReasonForbidden, Code: 403,
+			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: lifecycle.CauseJudged, Message: "rule-1"}}},
 		},
 		AuditAnnotations: map[string]string{
 			"verdict": "deny", "profile": "fake", "policy": "abc", "rules": "rule-1,rule-2,rule-3",

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/breaker"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 )
 
@@ -64,7 +65,14 @@ type status struct {
 }
 
 type statusDetails struct {
-	RetryAfterSeconds int `json:"retryAfterSeconds"`
+	RetryAfterSeconds int     `json:"retryAfterSeconds,omitempty"`
+	Causes            []cause `json:"causes,omitempty"`
+}
+
+// cause is what we write of a metav1.StatusCause.
+type cause struct {
+	Type    string `json:"reason"`
+	Message string `json:"message"`
 }
 
 // faultReason says in metrics why a request could not be judged.
@@ -108,6 +116,7 @@ func judged(v policy.Verdict) answer {
 	if !a.allowed {
 		a.verdict = verdictDeny
 		a.status = failure(http.StatusForbidden, metav1.StatusReasonForbidden, v.Message())
+		a.status.Details = &statusDetails{Causes: causes(v.Denials)}
 	}
 	return a
 }
@@ -122,6 +131,17 @@ func (a *answer) note(verdict string, violations []policy.Violation) {
 			a.counts = append(a.counts, c)
 		}
 	}
+}
+
+// causes are the rules that a denial goes by, each once. The sidecar knows by them that it was judged.
+func causes(denials []policy.Violation) []cause {
+	var all []cause
+	for i := range denials {
+		if c := (cause{lifecycle.CauseJudged, denials[i].Rule}); !slices.Contains(all, c) {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // fault refuses a request that could not be judged although it should have been.

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -67,6 +69,7 @@ func (c *inCluster) testDeletion(t *testing.T, cluster *Cluster, fresh bool) {
 	if d, ok := got.Deployments["none"]; d != nil || !ok || got.Deployments["d"] == nil || got.Deployments["d"].UID != c.deployment.UID {
 		t.Errorf("Deployments %+v", got.Deployments)
 	}
+	c.testRaise(t, cluster, fresh)
 	got, err = cluster.Facts(t.Context(), c.asks("gone"), policy.Needs{Caller: true}, fresh)
 	if err != nil || got.Caller == nil || got.Caller.Pod != nil || got.Caller.Owner != nil {
 		t.Errorf("a Pod that has gone: %+v, %v", got, err)
@@ -75,6 +78,26 @@ func (c *inCluster) testDeletion(t *testing.T, cluster *Cluster, fresh bool) {
 	cancel()
 	if got, err := cluster.Facts(ctx, c.asks("caller"), needs, fresh); err == nil {
 		t.Errorf("a look-up that failed is taken for an answer: %+v", got)
+	}
+}
+
+// testRaise: a claim that has just become one to be kept is known as such, or a deletion would take it along.
+func (c *inCluster) testRaise(t *testing.T, cluster *Cluster, fresh bool) {
+	t.Helper()
+	label := func(value string) {
+		patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%s}}}`, lifecycle.LabelUserType, value)
+		_, err := c.api.CoreV1().PersistentVolumeClaims(covered).Patch(t.Context(), "data", types.MergePatchType, patch, metav1.PatchOptions{})
+		must(t, err)
+	}
+	defer label("null")
+	for i := range 10 { // memory is behind by so little that it may be right by chance
+		want := fmt.Sprintf("type-%d", i)
+		label(fmt.Sprintf("%q", want))
+		got, err := cluster.Facts(t.Context(), c.asks("caller"), policy.Needs{Caller: true, ClaimsOf: "d"}, fresh)
+		must(t, err)
+		if got := got.Claims["data"].UserType; got != want {
+			t.Fatalf("a claim that was raised to %q is of user type %q", want, got)
+		}
 	}
 }
 

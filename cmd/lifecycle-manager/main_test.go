@@ -38,18 +38,18 @@ type agent struct {
 	t      *testing.T
 	runDir string
 	log    bytes.Buffer
-	ended  chan error
+	ended  chan struct{}
 }
 
 func start(t *testing.T, env []string, flags []string, command ...string) *agent {
 	t.Helper()
-	a := &agent{t: t, runDir: t.TempDir(), ended: make(chan error, 1)}
+	a := &agent{t: t, runDir: t.TempDir(), ended: make(chan struct{})}
 	a.Cmd = exec.Command(program, append(append([]string{"exec", "--run-dir", a.runDir}, flags...), append([]string{"--"}, command...)...)...)
 	a.Env, a.Stderr = append(os.Environ(), env...), &a.log
 	if err := a.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { a.ended <- a.Wait() }()
+	go func() { defer close(a.ended); _ = a.Wait() }() // how it ended is asked for later
 	t.Cleanup(func() { _ = a.Process.Kill() })
 	return a
 }
