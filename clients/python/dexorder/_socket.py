@@ -1,10 +1,26 @@
 """HTTP over a Unix socket, as far as the lifecycle manager's API takes it."""
 
 import errno
+import hashlib
 import http.client
 import json
 import socket
+import string
 from typing import Any, Optional
+from urllib.parse import quote
+
+
+_PLAIN = string.punctuation.replace("/", "").replace("%", "")
+_MAX_ID = 253
+
+
+def as_id(name: Any) -> str:
+    """An id that the manager takes, whatever the agent calls its triggers: one that is refused would keep nobody alive."""
+    text = quote(str(name), safe=_PLAIN, errors="replace") or "%"
+    if len(text) > _MAX_ID:
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        text = text[: _MAX_ID - len(digest)] + digest
+    return text
 
 
 class UnixConnection(http.client.HTTPConnection):

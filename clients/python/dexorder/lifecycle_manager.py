@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Callable, Iterable, Optional, Set
+from typing import Any, Callable, Iterable, List, Optional, Set
 
 from . import _socket
 from ._idleness import decide
@@ -25,13 +25,13 @@ _RUN_DIR = "/var/run/agent"
 _log = logging.getLogger(__name__)
 
 
-def _number(name: str, default: float) -> float:
+def _number(name: str, default: float, least: float = 0.0) -> float:
     text = os.environ.get(name, "")
     if not text:
         return default
     value = float(text)  # what is no number raises, and idle shutdown stays off
-    if not 0 <= value < float("inf"):
-        raise ValueError("must be 0 or more")
+    if not least <= value < float("inf"):
+        raise ValueError("%s is %r; accepted is a number, at least %g" % (name, text, least))
     return value
 
 
@@ -56,8 +56,8 @@ class LifecycleManager:
         """
         enabled, reason = _enabled_by_environment()
         try:
-            self.timeout = 60 * (_number("IDLE_TIMEOUT_MINUTES", 15) if idle_timeout_minutes is None else idle_timeout_minutes)
-            self.interval = _number("IDLE_CHECK_INTERVAL_SECONDS", 60) if check_interval_seconds is None else check_interval_seconds
+            self.timeout = 60 * (_number("IDLE_TIMEOUT_MINUTES", 15, 1e-5) if idle_timeout_minutes is None else idle_timeout_minutes)
+            self.interval = _number("IDLE_CHECK_INTERVAL_SECONDS", 60, 1e-3) if check_interval_seconds is None else check_interval_seconds
             self.warning = _number("IDLE_WARNING_SECONDS", 60)
             self.grace = _number("IDLE_GRACE_SECONDS", 10)
         except ValueError as error:
@@ -159,15 +159,15 @@ class LifecycleManager:
                 while self._running and self._activity is None and not self._unsent:
                     self._changed.wait()
                 activity, self._activity = self._activity, None
-                triggers = sorted(self._triggers) if self._unsent else None
+                triggers = sorted(map(_socket.as_id, self._triggers)) if self._unsent else None
                 self._unsent = False
                 running = self._running
             try:
                 if triggers is not None:
-                    _socket.call(self._socket, "PUT", "/v1/triggers", {"triggers": triggers})
+                    self._pass_on(triggers)
                     triggers = None
                 if activity is not None:
-                    _socket.call(self._socket, "POST", "/v1/activity", {"source": activity})
+                    _socket.call(self._socket, "POST", "/v1/activity", {"source": _socket.as_id(activity)})
                 self._complained = False
             except (TypeError, ValueError) as error:
                 _log.warning("the lifecycle manager refuses: %s", error)
@@ -181,6 +181,16 @@ class LifecycleManager:
             if not running:
                 return
             time.sleep(1 if self._running else 0)
+
+    def _pass_on(self, triggers: List[str]) -> None:
+        """One trigger stands for those that the manager does not take, such as more than it remembers."""
+        try:
+            _socket.call(self._socket, "PUT", "/v1/triggers", {"triggers": triggers})
+        except ValueError as error:
+            if not triggers:
+                raise
+            _log.warning("the lifecycle manager refuses %d triggers, one stands for them: %s", len(triggers), error)
+            _socket.call(self._socket, "PUT", "/v1/triggers", {"triggers": ["python"]})
 
     # By itself.
 
@@ -197,8 +207,8 @@ class LifecycleManager:
                     wait = self.interval
                     if verdict.deadline is not None:
                         due = verdict.deadline - (0 if self._warned is not None else min(self.warning, self.timeout))
-                        wait = min(wait, max(due - now, 0.001))
-                    self._changed.wait(wait)
+                        wait = min(wait, due - now)
+                    self._changed.wait(max(wait, 0.001))
                     continue
             if verdict.warn and not verdict.stop:
                 left = (verdict.deadline or now) - now

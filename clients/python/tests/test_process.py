@@ -29,7 +29,7 @@ class Process(unittest.TestCase):
         script = "import asyncio, os, threading, time\nfrom dexorder.lifecycle_manager import *\nasync def main():\n%s\nasyncio.run(main())\n" % (
             textwrap.indent(textwrap.dedent(body), "    "))
         environment = dict(os.environ, PYTHONPATH=ROOT, LIFECYCLE_RUN_DIR=self.dir.name, IDLE_WARNING_SECONDS="0.2",
-                           IDLE_CHECK_INTERVAL_SECONDS="0.05", **env)
+                           **{"IDLE_CHECK_INTERVAL_SECONDS": "0.05", **env})
         process = subprocess.Popen([*under, sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.kill)
         self.addCleanup(process.stderr.close)
@@ -109,7 +109,8 @@ class Process(unittest.TestCase):
             """, IDLE_TIMEOUT_MINUTES="0.005"), 42, "42")
 
     def test_shutdown_disabled(self):
-        for env in ({"ENABLE_IDLE_SHUTDOWN": "false"}, {"USER_TYPE": "enterprise"}, {"IDLE_GRACE_SECONDS": "soon"}):
+        for env in ({"ENABLE_IDLE_SHUTDOWN": "false"}, {"USER_TYPE": "enterprise"}, {"IDLE_GRACE_SECONDS": "soon"},
+                    {"IDLE_CHECK_INTERVAL_SECONDS": "0"}):
             with self.subTest(env):
                 self.expect(self.start("""
                     await LifecycleManager(idle_timeout_minutes=0.005).start()
@@ -134,7 +135,7 @@ class Process(unittest.TestCase):
             open(os.environ["LIFECYCLE_RUN_DIR"] + "/worked", "w").close()
             """
         process = self.start(body, HOLD="60")
-        time.sleep(1)
+        self.assertIn("waiting", process.stderr.readline())
         process.send_signal(signal.SIGTERM)
         self.expect(process, 0, "42")
         self.expect(self.start(body, HOLD="0.2"), 1)  # nobody came: the word is taken back, and 42 is never said again
@@ -163,6 +164,24 @@ class Process(unittest.TestCase):
             time.sleep(0.02)
         self.assertIn("a", [k.get("id") for k in status["keptAliveBy"]], json.dumps(status))
         self.expect(process, 42, "42")
+
+    @unittest.skipUnless(MANAGER, "LIFECYCLE_MANAGER names no lifecycle-manager program")
+    def test_triggers_of_any_name_keep_it(self):
+        self.expect_kept('{"data/BTC USDT", "caf\u00e9", "x" * 300, ""}')
+
+    @unittest.skipUnless(MANAGER, "LIFECYCLE_MANAGER names no lifecycle-manager program")
+    def test_triggers_of_any_number_keep_it(self):
+        self.expect_kept("map(str, range(2000))")
+
+    def expect_kept(self, triggers):
+        self.expect(self.start("""
+            manager = LifecycleManager()
+            manager.update_triggers(%s)
+            await manager.start()
+            manager.record_activity("a tool/call")
+            await asyncio.sleep(6)
+            os._exit(7)
+            """ % triggers, under=(MANAGER, "exec", "--"), IDLE_TIMEOUT_MINUTES="0.06"), 7, "7")
 
 
 if __name__ == "__main__":
