@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,9 +25,13 @@ type process struct {
 	start uint64
 }
 
-// processTable reads /proc.
+// processTable reads /proc. It is not for concurrent use.
 type processTable struct {
 	dir string
+
+	// buffer holds what is being read, and is used again: what every look left behind would never be collected, or would take
+	// a collector that wakes the process up.
+	buffer []byte
 
 	// own is the cgroup of the sidecar itself, pause that of the Pod's sandbox.
 	own, pause string
@@ -40,7 +43,7 @@ func newProcessTable(dir string) (*processTable, error) {
 	if os.Getpid() == pausePID {
 		return nil, errNotShared
 	}
-	t := &processTable{dir: dir}
+	t := &processTable{dir: dir, buffer: make([]byte, 4<<10)}
 	var err error
 	if t.own, err = t.cgroup("self"); err != nil {
 		return nil, err
@@ -53,21 +56,26 @@ func newProcessTable(dir string) (*processTable, error) {
 // mains returns the processes without a parent in the Pod, but the sandbox's and the sidecar's own. Processes that end
 // meanwhile are left out.
 func (t *processTable) mains() ([]process, error) {
-	entries, err := os.ReadDir(t.dir)
+	dir, err := os.Open(t.dir)
+	if err != nil {
+		return nil, fmt.Errorf("look for processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, fmt.Errorf("look for processes: %w", err)
 	}
 	var found []process
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
 		if err != nil || pid == pausePID || pid == os.Getpid() {
 			continue
 		}
-		s, err := t.stat(e.Name())
+		s, err := t.stat(name)
 		if err != nil || s.parent != 0 || s.zombie || s.kernel {
 			continue
 		}
-		cgroup, err := t.cgroup(e.Name())
+		cgroup, err := t.cgroup(name)
 		if err != nil || cgroup == t.own || cgroup == t.pause {
 			continue
 		}
@@ -87,19 +95,25 @@ type stat struct {
 
 // stat reads the few fields that are needed. The name in parentheses may hold anything, so they are counted from its end.
 func (t *processTable) stat(pid string) (stat, error) {
-	data, err := os.ReadFile(filepath.Join(t.dir, pid, "stat"))
+	data, err := t.read(pid, "stat")
 	if err != nil {
 		return stat{}, err
 	}
-	i := bytes.LastIndexByte(data, ')')
-	fields := bytes.Fields(data[i+1:])
 	const (
 		state, parent, flags, start = 0, 1, 6, 19
 
 		kernelThread = 0x00200000 // PF_KTHREAD
 	)
-	if i < 0 || len(fields) <= start {
-		return stat{}, fmt.Errorf("%s/stat: %d fields", pid, len(fields))
+	var fields [start + 1][]byte
+	i, n := bytes.LastIndexByte(data, ')'), 0
+	for field := range bytes.FieldsSeq(data[i+1:]) {
+		if fields[n] = field; n == start {
+			break
+		}
+		n++
+	}
+	if i < 0 || n < start {
+		return stat{}, fmt.Errorf("%s/stat: %d fields", pid, n)
 	}
 	ppid, err1 := strconv.Atoi(string(fields[parent]))
 	ticks, err2 := strconv.ParseUint(string(fields[start]), 10, 64)
@@ -110,7 +124,7 @@ func (t *processTable) stat(pid string) (stat, error) {
 
 // cgroup is where a process belongs, as seen from here: by the unified hierarchy, or all lines of the older ones.
 func (t *processTable) cgroup(pid string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(t.dir, pid, "cgroup"))
+	data, err := t.read(pid, "cgroup")
 	if err != nil {
 		return "", err
 	}
@@ -119,6 +133,21 @@ func (t *processTable) cgroup(pid string) (string, error) {
 		return lines[i], nil
 	}
 	return string(data), nil
+}
+
+// read reads the beginning of a file, which is all that is needed. What it returns holds until the next call.
+func (t *processTable) read(pid, file string) ([]byte, error) {
+	path := t.dir + "/" + pid + "/" + file
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, t.buffer)
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return t.buffer[:n], nil
 }
 
 // age is how long the Pod's sandbox has been there.

@@ -69,6 +69,9 @@ func command(args []string, stdout, stderr io.Writer) error {
 	return usageError{fmt.Errorf("%q is no command; known are run, health, version", verb)}
 }
 
+// memoryLimit is for all that the runtime has mapped, of which several megabytes are never touched.
+const memoryLimit = 8 << 20
+
 type flags struct {
 	kubeconfig, runDir, exitStatus, terminationLog, level string
 	dryRun, once                                          bool
@@ -101,8 +104,10 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return usageError{err}
 	}
-	// A heap of some hundred kilobytes need not be allowed to double before it is collected.
-	debug.SetGCPercent(50)
+	// By the clock the heap would be collected every two minutes, which wakes up all the threads for some kilobytes. What asking
+	// takes, again and again, is bounded by the limit, which is well below the container's.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(memoryLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	message, err := sidecar.Run(ctx, options)
