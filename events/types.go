@@ -31,7 +31,7 @@ const (
 	// NamespaceReaping says that the deletion of what is in the namespace has begun. There is no way back.
 	NamespaceReaping Type = "namespace.reaping"
 
-	// NamespaceReaped is published once in the namespace's life, when it is gone.
+	// NamespaceReaped is published once in the namespace's life, when its deletion was accepted after that of all that was in it.
 	NamespaceReaped Type = "namespace.reaped"
 
 	// NamespaceStuck says that the namespace is being deleted and does not go. Details are the finalizers that hold it.
@@ -46,10 +46,10 @@ const (
 	// AgentCreated is published once in the life of the agent's Deployment.
 	AgentCreated Type = "agent.created"
 
-	// AgentRunning says that the agent's container has started.
+	// AgentRunning says that the agent's Pod is ready.
 	AgentRunning Type = "agent.running"
 
-	// AgentShutdown says that the agent's container has ended. ExitCode 42 means idleness.
+	// AgentShutdown says that the agent has ended because it was idle, with exit code 42.
 	AgentShutdown Type = "agent.shutdown"
 
 	// AgentDeleted is published once in the life of the agent's Deployment, when it is gone.

@@ -18,6 +18,8 @@ const (
 	NamespaceUnhealthy EventType = "namespace.unhealthy"
 	NamespaceIdle      EventType = "namespace.idle"
 	NamespaceMarked    EventType = "namespace.marked"
+	NamespaceUnmarked  EventType = "namespace.unmarked"
+	NamespaceReaping   EventType = "namespace.reaping"
 	NamespaceProtected EventType = "namespace.protected"
 	NamespaceReaped    EventType = "namespace.reaped"
 	NamespaceStuck     EventType = "namespace.stuck"
@@ -56,9 +58,16 @@ type Event struct {
 	// Role, Org and Environment are a role namespace's labels.
 	Role, Org, Environment string
 
+	// LastActivity is a role namespace's. HeldBy says what holds one that is stuck.
+	LastActivity time.Time
+	HeldBy       []string
+
 	// UserType and Pod are an agent's; ExitCode is 42 in AgentShutdown.
 	UserType, Pod string
 	ExitCode      int
+
+	// Candidates is how much of Name a pass would have deleted, Allowed how much it may, Total how much there is, in CapExceeded.
+	Candidates, Allowed, Total int
 }
 
 // Announcer tells others what has happened. It must not block.
@@ -79,9 +88,11 @@ func eventID(uid types.UID, t EventType, at time.Time) string {
 }
 
 func namespaceEvent(t EventType, n *namespace, at time.Time, reason string) Event {
+	active, _ := lastActivity(n, at)
 	return Event{
 		Type: t, ID: eventID(n.uid, t, at), Time: at, Kind: "Namespace", Name: n.name, UID: n.uid, Reason: reason,
 		Role: n.labels[lifecycle.LabelAgentRole], Org: n.labels[lifecycle.LabelOrg], Environment: n.labels[lifecycle.LabelEnvironment],
+		LastActivity: active, HeldBy: n.heldBy,
 	}
 }
 
@@ -93,8 +104,8 @@ func phaseEvent(p Phase) (EventType, bool) {
 	return t, has
 }
 
-// transitions returns the events of agents that a change in the cluster means.
-func transitions(before, after record, now time.Time) []Event {
+// transitions returns the events of agents that a change in the cluster means. uid is that of the Deployment which a Pod names.
+func transitions(before, after record, uid func(namespace, deployment string) types.UID, now time.Time) []Event {
 	var events []Event
 	switch r := after.(type) {
 	case *workload:
@@ -103,14 +114,18 @@ func transitions(before, after record, now time.Time) []Event {
 		}
 	case *pod:
 		was, _ := before.(*pod)
-		if r.deployment == "" || was != nil && was.uid != r.uid {
-			break
+		if was != nil && was.uid != r.uid {
+			was = nil
+		}
+		of := uid(r.namespace, r.deployment)
+		if of == "" {
+			break // it is no agent's
 		}
 		if r.ready && (was == nil || !was.ready) {
-			events = append(events, podEvent(AgentRunning, r, r.readyAt))
+			events = append(events, podEvent(AgentRunning, r, of, r.readyAt))
 		}
 		if r.ended != nil && (was == nil || was.ended == nil) {
-			e := podEvent(AgentShutdown, r, r.ended.finished)
+			e := podEvent(AgentShutdown, r, of, r.ended.finished)
 			e.ExitCode = lifecycle.ExitIdle
 			events = append(events, e)
 		}
@@ -133,9 +148,9 @@ func agentEvent(t EventType, w *workload, at time.Time) Event {
 	}
 }
 
-func podEvent(t EventType, p *pod, at time.Time) Event {
+func podEvent(t EventType, p *pod, deployment types.UID, at time.Time) Event {
 	return Event{
-		Type: t, ID: eventID(p.uid, t, time.Time{}), Time: at, Kind: "Deployment", Namespace: p.namespace, Name: p.deployment,
+		Type: t, ID: eventID(p.uid, t, time.Time{}), Time: at, Kind: "Deployment", Namespace: p.namespace, Name: p.deployment, UID: deployment,
 		UserType: p.userType, Pod: p.name,
 	}
 }

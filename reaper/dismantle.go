@@ -166,6 +166,9 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 	if err != nil || alive {
 		return false, err
 	}
+	if marked, has := instant(n, lifecycle.AnnotationReaping, d.Now()); has {
+		d.Announcer.Announce(namespaceEvent(NamespaceReaping, n, marked, "what is in it is being deleted"))
+	}
 	if keep := d.settings().Namespaces; keep.Retain.Duration > 0 {
 		if err := d.Archiver.Save(ctx, full, keep.Retain.Duration, keep.RetainSecrets); err != nil {
 			return false, fmt.Errorf("keep what is in it: %w", err)

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // place is what is remembered of one namespace.
@@ -168,6 +170,15 @@ func (i *inventory) each(f func(*place)) {
 	for _, p := range i.places {
 		f(p)
 	}
+}
+
+// deploymentUID is the UID of a Deployment, or "" if there is none. The lock is held.
+func (i *inventory) deploymentUID(namespace, name string) types.UID {
+	p := i.places[namespace]
+	if p == nil || p.workloads["Deployment/"+name] == nil {
+		return ""
+	}
+	return p.workloads["Deployment/"+name].uid
 }
 
 // written updates what is known of a namespace after a write, so that the next pass does not write again what the watch has not told

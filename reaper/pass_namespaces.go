@@ -181,24 +181,34 @@ func (w *worker) announcePhase(before, after *namespace, reason string) {
 	if was == "" {
 		w.Announcer.Announce(namespaceEvent(NamespaceCreated, after, after.created, "an agent's namespace"))
 	}
+	if was == Marked && is != Marked {
+		w.Announcer.Announce(namespaceEvent(NamespaceUnmarked, after, since, reason))
+	}
 	if t, has := phaseEvent(is); has && is != was {
 		w.Announcer.Announce(namespaceEvent(t, after, since, reason))
 	}
 }
 
-// announceAll tells of the phase that every namespace is in, if it is not older than since.
-func (w *worker) announceAll(since time.Time) {
-	ours := orgs(w.settings())
-	for _, name := range w.inventory.names() {
-		f := w.inventory.facts(name)
-		if f == nil || notOurs(f.namespace, ours, w.Namespace) != "" {
-			continue
+// states returns what every namespace and agent is at, as far as that began after since.
+func (w *worker) states(since time.Time) []Event {
+	var events []Event
+	ours, now := orgs(w.settings()), w.Now()
+	w.inventory.each(func(p *place) {
+		if n := p.namespace; n != nil && notOurs(n, ours, w.Namespace) == "" {
+			at, phase := shownPhase(n)
+			if t, has := phaseEvent(phase); has && at.After(since) {
+				events = append(events, namespaceEvent(t, n, at, n.annotations[lifecycle.AnnotationUnhealthy]))
+			}
 		}
-		at, phase := shownPhase(f.namespace)
-		if t, has := phaseEvent(phase); has && at.After(since) {
-			w.Announcer.Announce(namespaceEvent(t, f.namespace, at, f.namespace.annotations[lifecycle.AnnotationUnhealthy]))
-		}
-	}
+		p.each(func(r record) {
+			for _, e := range transitions(nil, r, w.inventory.deploymentUID, now) {
+				if e.Time.After(since) {
+					events = append(events, e)
+				}
+			}
+		})
+	})
+	return events
 }
 
 // meter counts namespaces by phase.
@@ -231,9 +241,17 @@ func (w *worker) capExceeded(ctx context.Context, result *Result) {
 		result.Candidates, result.Examined, result.Reaper, result.Cap)
 	w.say(ctx, result, Decision{Kind: "Reaper", Name: result.Reaper, Verdict: "cap exceeded", Reason: why}, false)
 	now := w.Now()
+	w.mu.Lock()
+	since, before := w.capSince[result.Reaper]
+	if !before {
+		since = now
+		w.capSince[result.Reaper] = since
+	}
+	w.mu.Unlock()
 	w.Announcer.Announce(Event{
-		Type: CapExceeded, ID: fmt.Sprintf("%s/%s/%s", CapExceeded, result.Reaper, now.UTC().Format("2006-01-02T15")), Time: now,
-		Kind: "Namespace", Name: w.Namespace, Reason: result.Reaper + ": " + why,
+		Type: CapExceeded, ID: string(CapExceeded) + "/" + result.Reaper + "/" + since.UTC().Format(time.RFC3339), Time: since,
+		Kind: "Reaper", Namespace: w.Namespace, Name: result.Reaper, Reason: why,
+		Candidates: result.Candidates, Allowed: result.Cap, Total: result.Examined,
 	})
 }
 

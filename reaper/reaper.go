@@ -169,7 +169,9 @@ func (r *Reaper) work(ctx context.Context) error {
 	parallelism := int(w.settings().Parallelism)
 	all.Go(func() { w.agents.work(ctx, parallelism) })
 	all.Go(func() { w.dismantler.work(ctx, parallelism) })
-	w.announceAll(w.begun.Add(-announcedFor))
+	for _, e := range w.states(w.begun.Add(-announcedFor)) {
+		w.Announcer.Announce(e)
+	}
 	return w.passes(ctx)
 }
 
@@ -179,15 +181,16 @@ func (r *Reaper) setLeading(w *worker) {
 	r.leading = w
 }
 
-// Rebuild tells once more what every namespace is at, for those who have missed events. It does nothing in a replica that does not
-// lead.
-func (r *Reaper) Rebuild(context.Context) {
+// States returns what every namespace and agent is at, as events, for those who have missed some. It returns nothing in a replica
+// that does not lead.
+func (r *Reaper) States() []Event {
 	r.mu.Lock()
 	w := r.leading
 	r.mu.Unlock()
-	if w != nil {
-		w.announceAll(time.Time{})
+	if w == nil {
+		return nil
 	}
+	return w.states(time.Time{})
 }
 
 // errCoverage ends the work: the policy covers other namespaces.
@@ -281,6 +284,9 @@ func (w *worker) run(ctx context.Context, r reaper) Result {
 	w.mu.Lock()
 	before := w.lastKept[r.name]
 	w.lastKept[r.name] = result.Kept
+	if !result.CapExceeded {
+		delete(w.capSince, r.name)
+	}
 	w.mu.Unlock()
 	w.Metrics.passed(&result, before, time.Since(began), w.Now())
 	if result.Error != "" {

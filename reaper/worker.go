@@ -39,6 +39,8 @@ type worker struct {
 	// hurry says that an agent has ended for whose deletion nobody else will ask.
 	hurry bool
 	kick  chan struct{}
+	// capSince is since when a reaper's passes exceed the cap, one after another.
+	capSince map[string]time.Time
 	// due is when the leftovers of a namespace have to be looked at again.
 	due map[string]time.Time
 }
@@ -46,7 +48,7 @@ type worker struct {
 func newWorker(options Options, client kubernetes.Interface) *worker {
 	w := &worker{
 		Options: options, client: client, begun: options.Now(), said: map[string]string{}, lastKept: map[string]map[string]int{},
-		dirty: map[string]bool{}, kick: make(chan struct{}, 1), due: map[string]time.Time{},
+		dirty: map[string]bool{}, kick: make(chan struct{}, 1), due: map[string]time.Time{}, capSince: map[string]time.Time{},
 	}
 	w.inventory = newInventory(w.remembers, options.Now)
 	w.inventory.notify = w.changed
@@ -84,9 +86,8 @@ func (w *worker) mode(of v1alpha1.ReaperMode) v1alpha1.ReaperMode {
 // changed is told of every change in the cluster, with the inventory locked.
 func (w *worker) changed(before, after record, first bool) {
 	now := w.Now()
-	for _, e := range transitions(before, after, now) {
-		// What was there already is told if it is news: the reaper before this one may not have seen it.
-		if !first || now.Sub(e.Time) < announcedFor {
+	for _, e := range transitions(before, after, w.inventory.deploymentUID, now) {
+		if !first { // what was there already is told once all has been read
 			w.Announcer.Announce(e)
 		}
 	}

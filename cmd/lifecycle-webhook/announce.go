@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,13 +27,12 @@ type kubernetesEvents struct {
 	broadcaster record.EventBroadcaster
 	recorder    record.EventRecorder
 	core        clientcorev1.CoreV1Interface
-	log         *slog.Logger
 }
 
-func newKubernetesEvents(core clientcorev1.CoreV1Interface, log *slog.Logger) *kubernetesEvents {
+func newKubernetesEvents(core clientcorev1.CoreV1Interface) *kubernetesEvents {
 	broadcaster := record.NewBroadcaster()
 	return &kubernetesEvents{
-		broadcaster: broadcaster, core: core, log: log,
+		broadcaster: broadcaster, core: core,
 		recorder: broadcaster.NewRecorder(runtime.NewScheme(), corev1.EventSource{Component: "lifecycle-reaper"}),
 	}
 }
@@ -69,6 +67,9 @@ func (k *kubernetesEvents) Announce(e reaper.Event) {
 	reason, has := reasons[e.Type]
 	if !has {
 		return
+	}
+	if e.Type == reaper.CapExceeded {
+		e.Kind, e.Name, e.Namespace = "Namespace", e.Namespace, ""
 	}
 	kind := corev1.EventTypeNormal
 	if warnings[e.Type] {

@@ -178,5 +178,6 @@ func (f *flags) check() []error {
 	if f.maxInFlight <= 0 {
 		wrong("--max-in-flight %d: must be positive", f.maxInFlight)
 	}
+	errs = append(errs, f.reaping.check()...)
 	return append(errs, f.logging.check()...)
 }

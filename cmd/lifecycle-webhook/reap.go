@@ -63,6 +63,7 @@ func (f *reapFlags) check() []error {
 	if f.timeout <= 0 {
 		wrong("--timeout %s: must be positive", f.timeout)
 	}
+	errs = append(errs, f.reaping.check()...)
 	return append(errs, f.logging.check()...)
 }
 

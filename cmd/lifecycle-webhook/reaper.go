@@ -14,7 +14,9 @@ import (
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/dexorder/agent-lifecycle/archive"
 	"github.com/dexorder/agent-lifecycle/breaker"
+	"github.com/dexorder/agent-lifecycle/events"
 	"github.com/dexorder/agent-lifecycle/reaper"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
@@ -22,9 +24,12 @@ import (
 // reapingFlags are what the reaper is told, wherever it runs.
 type reapingFlags struct {
 	dryRun bool
+	nats   events.Config
 }
 
-func (f *reapingFlags) define(*flag.FlagSet) {}
+func (f *reapingFlags) define(set *flag.FlagSet) { defineNATS(set, &f.nats) }
+
+func (f *reapingFlags) check() []error { return checkNATS(&f.nats) }
 
 // reaperParts are what a reaper is made of.
 type reaperParts struct {
@@ -40,21 +45,37 @@ type reaperParts struct {
 // newReaper returns a reaper, and the parts that have to run beside it.
 func newReaper(f *reapingFlags, p reaperParts) (*reaper.Reaper, []component, error) {
 	log := p.log.With("part", "reaper")
-	kubernetes := newKubernetesEvents(p.core, log)
-	r, err := reaper.New(reaper.Options{
-		Config: p.config, Namespace: p.namespace, Identity: instance() + "-" + strconv.Itoa(os.Getpid()),
-		Policy: p.policies, Breaker: p.breaker, Announcer: kubernetes, Archiver: noArchive{}, DryRun: f.dryRun,
-		Now: time.Now, Metrics: reaper.NewMetrics(p.registry), Logger: log,
-	})
+	clients, err := archive.ClientsFor(p.config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reaper: %w", err)
+		return nil, nil, fmt.Errorf("archive: %w", err)
 	}
-	return r, []component{kubernetes}, nil
+	kubernetes := newKubernetesEvents(p.core)
+	tell := announcers{kubernetes}
+	parts := []component{kubernetes}
+	var r *reaper.Reaper
+	nats, err := newPublished(f.nats, func() []reaper.Event { return r.States() }, p.registry, log)
+	if err != nil {
+		return nil, nil, fmt.Errorf("events: %w", err)
+	}
+	if nats != nil {
+		tell, parts = append(tell, nats), append(parts, nats)
+	}
+	if f.dryRun {
+		tell, parts = nil, nil
+	}
+	r, err = reaper.New(reaper.Options{
+		Config: p.config, Namespace: p.namespace, Identity: instance() + "-" + strconv.Itoa(os.Getpid()),
+		Policy: p.policies, Breaker: p.breaker, Announcer: tell, DryRun: f.dryRun,
+		Archiver: archiver{archive.New(archive.Options{Clients: clients, Namespace: p.namespace, Now: time.Now, Logger: log})},
+		Now:      time.Now, Metrics: reaper.NewMetrics(p.registry), Logger: log,
+	})
+	return r, parts, err
 }
 
-// noArchive keeps nothing.
-type noArchive struct{}
+// archiver makes an archive.Archive the reaper's.
+type archiver struct{ *archive.Archive }
 
-func (noArchive) Save(context.Context, *corev1.Namespace, time.Duration, bool) error { return nil }
-
-func (noArchive) Release(context.Context) error { return nil }
+// Save implements reaper.Archiver.
+func (a archiver) Save(ctx context.Context, namespace *corev1.Namespace, keep time.Duration, secrets bool) error {
+	return a.Archive.Save(ctx, namespace, archive.Keep{For: keep, Secrets: secrets})
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dexorder/agent-lifecycle/events"
+	"github.com/dexorder/agent-lifecycle/reaper"
+)
+
+// eventSource is who says what is published.
+const eventSource = "/agent-lifecycle/reaper"
+
+// defineNATS defines the flags that say where events go.
+func defineNATS(set *flag.FlagSet, c *events.Config) {
+	*c = events.DefaultConfig()
+	set.StringVar(&c.URL, "nats-url", "", "`URL` of a NATS server with JetStream, or several separated by commas; empty: no events are published")
+	set.StringVar(&c.CAFile, "nats-ca", "", "`file` of the CAs that may sign the NATS server's certificate")
+	set.StringVar(&c.CertFile, "nats-cert", "", "`file` of the client certificate for NATS")
+	set.StringVar(&c.KeyFile, "nats-key", "", "`file` of its key")
+	set.StringVar(&c.CredentialsFile, "nats-credentials", "", "`file` of NATS credentials, a user's JWT and seed")
+	set.StringVar(&c.NkeyFile, "nats-nkey", "", "`file` of a user's nkey seed")
+	set.StringVar(&c.UsernameFile, "nats-user", "", "`file` of a user name for NATS")
+	set.StringVar(&c.PasswordFile, "nats-password", "", "`file` of its password")
+	set.StringVar(&c.Prefix, "nats-subject-prefix", c.Prefix, "`prefix` of the events' subjects")
+	set.BoolVar(&c.CreateStream, "nats-create-stream", c.CreateStream, "create the stream if there is none for these subjects")
+	set.StringVar(&c.Stream, "nats-stream", c.Stream, "`name` of the stream that is created")
+	set.DurationVar(&c.MaxAge, "nats-stream-max-age", c.MaxAge, "how long that stream keeps an event; 0: for ever")
+	set.IntVar(&c.Replicas, "nats-stream-replicas", c.Replicas, "how many NATS servers keep that stream")
+	set.IntVar(&c.Buffer, "nats-buffer", c.Buffer, "most `events` that wait while NATS is away")
+}
+
+// checkNATS returns what is wrong with these flags.
+func checkNATS(c *events.Config) []error {
+	if c.URL == "" {
+		return nil
+	}
+	if err := c.Validate(); err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+// published is an Announcer that publishes on NATS.
+type published struct {
+	publisher *events.Publisher
+	now       func() time.Time
+}
+
+// newPublished returns an Announcer and the part that has to run beside it; nil where there is no NATS. states says how things stand.
+func newPublished(config events.Config, states func() []reaper.Event, registry prometheus.Registerer, log *slog.Logger) (*published, error) {
+	if config.URL == "" {
+		return nil, nil
+	}
+	p := &published{now: time.Now}
+	var err error
+	p.publisher, err = events.New(events.Options{
+		Config: config, Now: time.Now, Metrics: events.NewMetrics(registry), Logger: log,
+		Rebuild: func(ctx context.Context) {
+			for _, e := range states() {
+				if event, has := p.event(e); has && p.publisher.PublishWhenRoom(ctx, event) != nil {
+					return
+				}
+			}
+		},
+	})
+	return p, err
+}
+
+// Announce implements reaper.Announcer.
+func (p *published) Announce(e reaper.Event) {
+	if event, has := p.event(e); has {
+		p.publisher.Publish(event)
+	}
+}
+
+// Run implements component.
+func (p *published) Run(ctx context.Context) error { return p.publisher.Run(ctx) }
+
+// eventTypes are what the reaper's events are called outside.
+var eventTypes = map[reaper.EventType]events.Type{
+	reaper.NamespaceCreated:   events.NamespaceCreated,
+	reaper.NamespaceActive:    events.NamespaceActive,
+	reaper.NamespaceUnhealthy: events.NamespaceUnhealthy,
+	reaper.NamespaceIdle:      events.NamespaceIdle,
+	reaper.NamespaceProtected: events.NamespaceKept,
+	reaper.NamespaceMarked:    events.NamespaceMarked,
+	reaper.NamespaceUnmarked:  events.NamespaceUnmarked,
+	reaper.NamespaceReaping:   events.NamespaceReaping,
+	reaper.NamespaceReaped:    events.NamespaceReaped,
+	reaper.NamespaceStuck:     events.NamespaceStuck,
+	reaper.NamespaceDrifted:   events.NamespaceDrift,
+	reaper.AgentCreated:       events.AgentCreated,
+	reaper.AgentRunning:       events.AgentRunning,
+	reaper.AgentShutdown:      events.AgentShutdown,
+	reaper.AgentDeleted:       events.AgentDeleted,
+	reaper.CapExceeded:        events.ReaperCapExceeded,
+}
+
+// event returns what is published of an event of the reaper. What it deletes one by one is seen by what becomes of agents, and is not
+// published.
+func (p *published) event(e reaper.Event) (events.Event, bool) {
+	t, has := eventTypes[e.Type]
+	switch {
+	case !has:
+		return events.Event{}, false
+	case e.Type == reaper.CapExceeded:
+		return events.Cap(eventSource, events.CapData{
+			Kind: e.Name, Candidates: e.Candidates, Allowed: e.Allowed, Total: e.Total, Reason: e.Reason, Since: e.Time,
+		}, p.now()), true
+	case e.Kind == "Deployment":
+		d := events.AgentData{
+			Namespace: e.Namespace, Deployment: e.Name, UID: string(e.UID), UserType: e.UserType, Pod: e.Pod, Reason: e.Reason, Time: e.Time,
+		}
+		if e.Type == reaper.AgentShutdown {
+			d.ExitCode = new(int32(e.ExitCode))
+		}
+		return events.Agent(eventSource, t, d, p.now()), true
+	}
+	return events.Namespace(eventSource, t, events.NamespaceData{
+		Namespace: e.Name, UID: string(e.UID), Role: e.Role, Org: e.Org, Environment: e.Environment, Reason: e.Reason, Details: e.HeldBy,
+		Since: e.Time, LastActivity: e.LastActivity,
+	}, p.now()), true
+}
