@@ -66,7 +66,7 @@ type NamespaceReaper struct {
 	// Orgs are the values of the label org by which a namespace is ours. Default: none, so that none is reaped.
 	Orgs []string `json:"orgs,omitzero"`
 
-	// IdleAfter is how long nothing must have run. At least 1m. Default: 1h.
+	// IdleAfter is how long nothing must have run. At least 10s. Default: 1h.
 	IdleAfter metav1.Duration `json:"idleAfter,omitempty"`
 
 	// UnhealthyAfter is how long an agent may be not ready before it is reported. Default: 20m.
@@ -94,7 +94,7 @@ type ClaimReaper struct {
 	// Mode is Delete, DryRun or Off. Default: Delete.
 	Mode ReaperMode `json:"mode,omitempty"`
 
-	// After is how long the Deployment must have been gone. At least 1m. Default: 10m.
+	// After is how long the Deployment must have been gone. At least 10s. Default: 10m.
 	After metav1.Duration `json:"after,omitempty"`
 }
 
@@ -104,7 +104,7 @@ type LeftoverReaper struct {
 	// Mode is Delete, DryRun or Off. Default: Delete.
 	Mode ReaperMode `json:"mode,omitempty"`
 
-	// After is how old a leftover must be, and how long its Pod must have been gone. At least 1m. Default: 1h.
+	// After is how old a leftover must be, and how long its Pod must have been gone. At least 10s. Default: 1h.
 	After metav1.Duration `json:"after,omitempty"`
 
 	// FinishedJobs is how long a Job that an agent made is kept after it has finished. Default: 1h.

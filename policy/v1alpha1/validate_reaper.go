@@ -12,7 +12,7 @@ import (
 
 const (
 	// leastPatience keeps a typing error from making the reaper delete what has just come to rest.
-	leastPatience = time.Minute
+	leastPatience = 10 * time.Second
 
 	// maxParallelism bounds the load on the API server.
 	maxParallelism = 64
