@@ -13,6 +13,7 @@ import (
 
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
 	"github.com/dexorder/agent-lifecycle/internal/installation"
+	"github.com/dexorder/agent-lifecycle/internal/natsserver"
 )
 
 // demo is one walk.
@@ -23,6 +24,10 @@ type demo struct {
 
 	// programs is the directory of lifecycle-manager and lifecycle-sidecar.
 	programs string
+
+	// eventsDir is where NATS keeps its stream.
+	eventsDir string
+	nats      *natsserver.Server
 
 	cluster      *controlplane.ControlPlane
 	installation *installation.Installation
@@ -44,6 +49,7 @@ var scenes = []scene{
 	{"The CA is thrown away under traffic, and nothing fails", (*demo).rotateCertificate},
 	{"Both servers are replaced under traffic, and nothing fails", (*demo).restartServers},
 	{"An agent goes idle, and is gone", (*demo).idleAgent},
+	{"A role agent's namespace goes quiet, and is reaped; its events come over NATS", (*demo).reapNamespace},
 }
 
 func (d *demo) run(ctx context.Context) error {
@@ -68,6 +74,10 @@ func (d *demo) close() error {
 	if d.cluster != nil {
 		errs = append(errs, d.cluster.Stop())
 	}
+	if d.nats != nil {
+		d.nats.Stop()
+		errs = append(errs, os.RemoveAll(d.eventsDir))
+	}
 	return errors.Join(errs...)
 }
 
@@ -78,6 +88,10 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	d.say("etcd and kube-apiserver run at %s", d.cluster.Config.Host)
+	if err := d.startNATS(); err != nil {
+		return err
+	}
+	d.say("a NATS server with JetStream runs at %s", d.nats.URL())
 	if d.installation, err = installation.New(ctx, d.cluster, d.options); err != nil {
 		return err
 	}
