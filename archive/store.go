@@ -133,7 +133,8 @@ type chunk struct {
 	metav1.PartialObjectMetadata
 }
 
-// listChunks returns those that a further selector picks, without their data.
+// listChunks returns those that a further selector picks, without their data. Who keeps no values of Secrets needs no right to
+// list Secrets: those that may not be seen stay.
 func (a *Archive) listChunks(ctx context.Context, selector string) ([]chunk, error) {
 	selector += "," + lifecycle.LabelArchivePart + "=" + lifecycle.ArchiveChunk
 	var all []chunk
@@ -147,6 +148,10 @@ func (a *Archive) listChunks(ctx context.Context, selector string) ([]chunk, err
 				}
 				return list.Items, list.Continue, nil
 			})
+		if store.secret && apierrors.IsForbidden(err) {
+			a.options.Logger.Debug("chunks among Secrets are not looked for", "err", err)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list chunks among %s: %w", store.resource.Resource, err)
 		}

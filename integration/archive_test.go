@@ -43,8 +43,9 @@ type archives struct {
 	client.Client
 	plane *controlplane.ControlPlane
 
-	// reaper has the rights that Save and Release need, and no others.
-	reaper *rest.Config
+	// reaper has the rights that Save and Release need, and no others. secretsReaper may keep values of Secrets, too.
+	reaper        *rest.Config
+	secretsReaper *rest.Config
 }
 
 // TestArchive keeps namespaces, deletes them and brings them back, with the controllers that Kubernetes itself has for that.
@@ -77,31 +78,50 @@ func TestArchive(t *testing.T) {
 	}
 }
 
-// grant gives the reaper's account what it needs.
+// Accounts of reapers: one that keeps values of Secrets, and one that may not even list Secrets in the system's namespace.
+const (
+	plainReaper   = "reaper"
+	secretsReaper = "reaper-of-secrets"
+)
+
+// grant gives the reapers' accounts what they need.
 func (c *archives) grant(t *testing.T) {
 	t.Helper()
 	const name = "archive-test"
-	read := []string{"get", "list"}
+	read, keep := []string{"get", "list"}, []string{"get", "list", "create", "delete"}
+	system := metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: name}
+	secrets := metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: name + "-secrets"}
 	c.make(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"get"}},
 		{APIGroups: []string{""}, Resources: []string{"persistentvolumes"}, Verbs: []string{"get", "list", "patch"}},
-		// These are bound per namespace in an installation.
+	}}, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: roleNamespace}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Verbs: read, Resources: []string{
 			"limitranges", "serviceaccounts", "configmaps", "secrets", "persistentvolumeclaims", "services", "resourcequotas"}},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
 		{APIGroups: []string{"rbac.authorization.k8s.io"}, Resources: []string{"roles", "rolebindings"}, Verbs: read},
 		{APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets", "daemonsets"}, Verbs: read},
 		{APIGroups: []string{"batch"}, Resources: []string{"cronjobs", "jobs"}, Verbs: read},
-	}})
-	c.make(t, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: name}, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"configmaps", "secrets"}, Verbs: []string{"get", "list", "create", "delete"}},
-	}})
-	account := rbacv1.Subject{Kind: "ServiceAccount", Namespace: installation.SystemNamespace, Name: "reaper"}
-	c.make(t, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: []rbacv1.Subject{account},
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}})
-	c.make(t, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: name}, Subjects: []rbacv1.Subject{account},
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name}})
-	c.reaper = c.plane.Impersonate(controlplane.ServiceAccount(installation.SystemNamespace, account.Name))
+	}}, &rbacv1.Role{ObjectMeta: system, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: keep}}},
+		&rbacv1.Role{ObjectMeta: secrets, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: keep}}},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: reapers(), RoleRef: refer("ClusterRole", name)},
+		&rbacv1.RoleBinding{ObjectMeta: system, Subjects: reapers(), RoleRef: refer("Role", name)},
+		&rbacv1.RoleBinding{ObjectMeta: secrets, Subjects: reapers()[1:], RoleRef: refer("Role", secrets.Name)})
+	c.reaper = c.plane.Impersonate(controlplane.ServiceAccount(installation.SystemNamespace, plainReaper))
+	c.secretsReaper = c.plane.Impersonate(controlplane.ServiceAccount(installation.SystemNamespace, secretsReaper))
+}
+
+// roleNamespace is a ClusterRole that every role agent's namespace binds to the reapers.
+const roleNamespace = "archive-test-role-namespace"
+
+func reapers() []rbacv1.Subject {
+	return []rbacv1.Subject{
+		{Kind: "ServiceAccount", Namespace: installation.SystemNamespace, Name: plainReaper},
+		{Kind: "ServiceAccount", Namespace: installation.SystemNamespace, Name: secretsReaper},
+	}
+}
+
+func refer(kind, name string) rbacv1.RoleRef {
+	return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}
 }
 
 func (c *archives) make(t *testing.T, objects ...client.Object) {
@@ -144,8 +164,9 @@ func (c *archives) role(t *testing.T, name string, more ...client.Object) *corev
 			lifecycle.AnnotationLastPodActivity: "2026-01-02T01:04:05Z", "owner": "alice",
 		},
 	}}
-	c.make(t, ns)
-	c.make(t, volumeFor(name, "data"), claimOf(name, "data"))
+	c.make(t, ns, volumeFor(name, "data"), claimOf(name, "data"), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "reapers"}, Subjects: reapers(), RoleRef: refer("ClusterRole", roleNamespace),
+	})
 	for _, o := range more {
 		o.SetNamespace(name)
 		c.make(t, o)
@@ -212,7 +233,11 @@ func (c *archives) reap(t *testing.T, ns *corev1.Namespace) {
 
 func (c *archives) save(t *testing.T, ns *corev1.Namespace, keep archive.Keep) {
 	t.Helper()
-	if err := c.as(t, c.reaper, nil, time.Now()).Save(t.Context(), ns, keep); err != nil {
+	as := c.reaper
+	if keep.Secrets {
+		as = c.secretsReaper
+	}
+	if err := c.as(t, as, nil, time.Now()).Save(t.Context(), ns, keep); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -285,7 +310,6 @@ func everything() []client.Object {
 	headless := &corev1.Service{ObjectMeta: meta("headless"), Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Selector: labels,
 		Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}
 	service := &corev1.Service{ObjectMeta: meta("ceo"), Spec: corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}
-	role := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "ceo"}
 	return []client.Object{
 		&corev1.LimitRange{ObjectMeta: meta("limits"), Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{
 			Type: corev1.LimitTypeContainer, Max: corev1.ResourceList{"cpu": resource.MustParse("2")}}}}},
@@ -293,7 +317,7 @@ func everything() []client.Object {
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}}},
 		&corev1.ServiceAccount{ObjectMeta: meta("ceo"), AutomountServiceAccountToken: ptr(false)},
 		&rbacv1.Role{ObjectMeta: meta("ceo"), Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}}}},
-		&rbacv1.RoleBinding{ObjectMeta: meta("ceo"), RoleRef: role, Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "ceo"}}},
+		&rbacv1.RoleBinding{ObjectMeta: meta("ceo"), RoleRef: refer("Role", "ceo"), Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "ceo"}}},
 		&corev1.ConfigMap{ObjectMeta: meta("settings"), Data: map[string]string{"a": "1"}}, stamped,
 		&corev1.Secret{ObjectMeta: meta("keys"), Data: map[string][]byte{"token": []byte("hunter2"), "other": []byte("hunter3")}},
 		service, headless,
@@ -520,13 +544,14 @@ func testSaveTogether(t *testing.T, c *archives) {
 	for i := range 4 {
 		all.Go(func() {
 			// Their policies may differ, too.
-			if err := c.as(t, c.reaper, nil, time.Now()).Save(t.Context(), ns, archive.Keep{For: time.Hour, Secrets: i%2 == 0}); err != nil {
+			if err := c.as(t, c.secretsReaper, nil, time.Now()).Save(t.Context(), ns, archive.Keep{For: time.Hour, Secrets: i%2 == 0}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	c.save(t, ns, keepFor) // whose turn it is to clear away what those left that were slower
+	// Whose turn it is to clear away what those left that were slower.
+	c.save(t, ns, archive.Keep{For: time.Hour, Secrets: true})
 	c.expectOne(t, name)
 	if _, err := c.as(t, c.plane.Config, nil, time.Now()).Restore(t.Context(), name, archive.RestoreOptions{DryRun: true}); err != nil {
 		t.Error(err)
@@ -750,9 +775,9 @@ func testLists(t *testing.T, c *archives) {
 			t.Fatal(err)
 		}
 		indexes, _ := c.parts(t, name)
-		// Namespace, claim and ConfigMaps, each once.
-		if objects := indexes[0].(*corev1.ConfigMap).Data["objects"]; objects != "9" {
-			t.Errorf("%s objects, want 9", objects)
+		// Namespace, claim, RoleBinding and ConfigMaps, each once.
+		if objects := indexes[0].(*corev1.ConfigMap).Data["objects"]; objects != "10" {
+			t.Errorf("%s objects, want 10", objects)
 		}
 	})
 	t.Run("failed", func(t *testing.T) {
@@ -786,7 +811,7 @@ func testMarkedAgain(t *testing.T, c *archives) {
 	}
 	// The archived one itself, which somebody saved at the last moment: only the marks go.
 	restored, err := c.as(t, c.plane.Config, nil, time.Now()).Restore(t.Context(), name, archive.RestoreOptions{})
-	if err != nil || !restored.Complete() || restored.Archive.Objects != 3 {
+	if err != nil || !restored.Complete() || restored.Archive.Objects != 4 {
 		t.Fatalf("%+v, %v", restored, err)
 	}
 	live := &corev1.Namespace{}
