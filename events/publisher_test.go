@@ -543,9 +543,9 @@ func TestConnectionIsCutAgainAndAgain(t *testing.T) {
 					return
 				}
 				defer upstream.Close()
-				go io.Copy(upstream, client)
+				go func() { _, _ = io.Copy(upstream, client) }()
 				// Beyond the greeting, so that something gets through each time.
-				io.CopyN(client, upstream, 6000+rand.Int64N(3000))
+				_, _ = io.CopyN(client, upstream, 6000+rand.Int64N(3000))
 				cuts.Add(1)
 			}()
 		}
