@@ -64,6 +64,8 @@ func testMatchConditions(t *testing.T, cp *controlplane.ControlPlane) {
 	mark(t, client, "agent-ceo", markedAt)
 	r.take()
 	run("deletions by the reaper", reaper, deletionSteps(false, nothing, nothing, nothing))
+	unmark(t, client, "agent-ceo")
+	r.take()
 	collection := []string{"validate DELETE deployments", "validate DELETE deployments"}
 	named := []string{"validate DELETE deployments", "validate DELETE persistentvolumeclaims"}
 	agent := impersonate(cp, boundTo(controlplane.ServiceAccount("agent-ceo", "ceo"), "one-6d4b75cb6d-x2v9q"))

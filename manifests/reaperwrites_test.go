@@ -55,11 +55,11 @@ func testReaperWrites(t *testing.T, cp *controlplane.ControlPlane) {
 				_, err := c.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "agent-new"}}, dryRunCreate)
 				return err
 			}, "the reaper creates neither namespaces nor volumes"},
-			{"label by the server", patchNamespace("agent-idle", `{"metadata": {"labels": {"org": "other"}}}`), "and nothing else"},
+			{"label by the server", writeNamespace("agent-idle", `{"metadata": {"labels": {"org": "other"}}}`), "and nothing else"},
 			{"deletion of an unmarked one by the server", deleteNamespace("agent-idle"), "the reaper deletes only what it has marked"},
 		})
 		tryAll(t, admin, []attempt{
-			{"label by a person", patchNamespace("agent-idle", `{"metadata": {"labels": {"org": "other"}}}`), ""},
+			{"label by a person", writeNamespace("agent-idle", `{"metadata": {"labels": {"org": "other"}}}`), ""},
 			{"deletion by a person", deleteNamespace("agent-idle"), ""},
 		})
 	})
@@ -114,11 +114,15 @@ func prepareNamespaces(t *testing.T, admin kubernetes.Interface) {
 	}
 }
 
-func patchNamespace(name, patch string) func(context.Context, kubernetes.Interface) error {
+func patchNamespace(ctx context.Context, c kubernetes.Interface, name, patch string, options metav1.PatchOptions) error {
+	_, err := c.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, []byte(patch), options)
+	return err
+}
+
+// writeNamespace patches one in a dry run.
+func writeNamespace(name, patch string) func(context.Context, kubernetes.Interface) error {
 	return func(ctx context.Context, c kubernetes.Interface) error {
-		_, err := c.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, []byte(patch),
-			metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
-		return err
+		return patchNamespace(ctx, c, name, patch, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	}
 }
 
@@ -133,7 +137,7 @@ func namespaceWrites() []attempt {
 	const own = "of a namespace the reaper writes the annotations last-pod-activity and lifecycle.dexorder.io/* and nothing else"
 	const foreign = "the reaper touches no namespace but those of role agents"
 	write := func(name, namespace, patch, refusal string) attempt {
-		return attempt{name, patchNamespace(namespace, patch), refusal}
+		return attempt{name, writeNamespace(namespace, patch), refusal}
 	}
 	return []attempt{
 		write("last activity", "agent-idle", annotation(lifecycle.AnnotationLastPodActivity, later), ""),

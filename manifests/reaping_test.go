@@ -77,6 +77,18 @@ func mark(t *testing.T, client kubernetes.Interface, name, value string) {
 	})
 }
 
+// unmark takes the mark back and waits until the API server knows.
+func unmark(t *testing.T, client kubernetes.Interface, name string) {
+	t.Helper()
+	if err := patchNamespace(t.Context(), client, name, annotation(lifecycle.AnnotationReaping, ""), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, name+" is still marked", func(ctx context.Context) bool {
+		_, err := client.CoreV1().Pods(name).Create(ctx, newPod("probe"), dryRunCreate)
+		return err == nil
+	})
+}
+
 // testReaping asks a namespace that is being reaped to run something.
 func testReaping(t *testing.T, cp *controlplane.ControlPlane) {
 	admin := kubernetes.NewForConfigOrDie(cp.Config)
