@@ -1,8 +1,8 @@
 package manifests
 
 import (
+	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/dexorder/agent-lifecycle/breaker"
+	"github.com/dexorder/agent-lifecycle/events"
 	"github.com/dexorder/agent-lifecycle/reaper"
 )
 
@@ -77,7 +78,7 @@ func TestAlertsKnowTheirMetrics(t *testing.T) {
 			t.Errorf("%s: %q names no metric", r.Alert, r.Expr)
 		}
 		for _, name := range names {
-			if !exported[name] && !slices.Contains(awaited, name) {
+			if !exported[name] {
 				t.Errorf("%s: no code exports %s", r.Alert, name)
 			}
 		}
@@ -92,14 +93,12 @@ func TestAlertsKnowTheirMetrics(t *testing.T) {
 	}
 }
 
-// awaited are metrics of events, whose publisher is not here yet.
-var awaited = []string{"agent_lifecycle_events_connected", "agent_lifecycle_events_dropped_total"}
-
-// exportedMetrics are the names that the breaker and the reaper register.
+// exportedMetrics are the names that the breaker, the reaper and the publisher of events register.
 func exportedMetrics() map[string]bool {
 	registry := nameRegistry{}
 	breaker.NewMetrics(registry)
 	reaper.NewMetrics(registry)
+	events.NewMetrics(registry)
 	return registry
 }
 
@@ -124,3 +123,29 @@ func (r nameRegistry) MustRegister(all ...prometheus.Collector) {
 }
 
 func (r nameRegistry) Unregister(prometheus.Collector) bool { return false }
+
+const runbooks = "https://github.com/dexorder/agent-lifecycle/blob/main/docs/operations.md#"
+
+// Whoever is woken finds the section that the alert names.
+func TestRunbooksExist(t *testing.T) {
+	page, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors := map[string]bool{}
+	for line := range strings.Lines(string(page)) {
+		if heading, is := strings.CutPrefix(strings.TrimSpace(line), "## "); is {
+			anchor := strings.ReplaceAll(strings.ToLower(heading), " ", "-")
+			anchors[notInAnchors.ReplaceAllString(anchor, "")] = true
+		}
+	}
+	for _, r := range alertRules(t) {
+		anchor, is := strings.CutPrefix(r.Annotations["runbook_url"], runbooks)
+		if !is || !anchors[anchor] {
+			t.Errorf("%s: runbook_url %q is no section of docs/operations.md", r.Alert, r.Annotations["runbook_url"])
+		}
+	}
+}
+
+// notInAnchors is what a heading loses when it becomes an anchor.
+var notInAnchors = regexp.MustCompile(`[^a-z0-9-]`)
