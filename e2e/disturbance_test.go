@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,32 +27,46 @@ func awaitAPIServer(t *testing.T) {
 // TestAPIServerAway: an agent that ends while nobody can be asked is deleted when somebody can.
 func TestAPIServerAway(t *testing.T) {
 	const away = 20 * time.Second
-	at := time.Now().Add(25 * time.Second).Truncate(time.Second)
-	l := bear(t, "apiserver-away", until(at, lifecycle.ExitIdle))
-	sidecar := strings.TrimPrefix(l.status(lifecycle.SidecarContainer).ContainerID, "containerd://")
-	l.awaitAge()
-	if time.Until(at) < 2*time.Second {
-		t.Fatalf("the agent ends at %s: it took too long to come up for this test", at)
+	var lives []*life
+	var sidecars []string
+	inBothModes(t, func(mode string) {
+		l := bear(t, mode+"-apiserver-away")
+		lives = append(lives, l)
+		sidecars = append(sidecars, strings.TrimPrefix(l.status(lifecycle.SidecarContainer).ContainerID, "containerd://"))
+	})
+	for _, l := range lives {
+		l.awaitAge()
 	}
-	time.Sleep(time.Until(at) - 2*time.Second)
+	for _, l := range lives {
+		l.must("POST", "exit", "code", "42", "file", "42", "after", "5s")
+	}
 	mustOnNode(t, "sh", "-c", "kill -STOP $(pidof kube-apiserver)")
 	t.Cleanup(func() { onNode(t, "sh", "-c", "kill -CONT $(pidof kube-apiserver)") })
 	time.Sleep(away)
-	said := mustOnNode(t, "crictl", "logs", sidecar)
-	if !strings.Contains(said, "Agent ended") || strings.Contains(said, "Deletion accepted") {
-		t.Errorf("while the API server is away the sidecar says:\n%s", said)
+	for _, sidecar := range sidecars {
+		said := mustOnNode(t, "crictl", "logs", sidecar)
+		if !strings.Contains(said, "Agent ended") || strings.Contains(said, "Deletion accepted") {
+			t.Errorf("while the API server is away the sidecar says:\n%s", said)
+		}
 	}
 	mustOnNode(t, "sh", "-c", "kill -CONT $(pidof kube-apiserver)")
 	awaitAPIServer(t)
-	l.expectGone()
+	for _, l := range lives {
+		l.expectGone()
+	}
 }
 
 // TestServersAway: without the webhook's servers no agent is deleted, and none works on behind a status of 42, whatever
 // happens to its node. When they are back, all that wait are deleted.
 func TestServersAway(t *testing.T) {
-	waiting := bear(t, "servers-away")
-	lost := bear(t, "sandbox-lost", withManager("IDLE_TIMEOUT_MINUTES=0.5"))
-	waiting.awaitAge()
+	var waiting, lost []*life
+	inBothModes(t, func(mode string) {
+		waiting = append(waiting, bear(t, mode+"-servers-away"))
+		lost = append(lost, bear(t, mode+"-sandbox-lost", withManager("IDLE_TIMEOUT_MINUTES=60")))
+	})
+	for _, l := range slices.Concat(lost, waiting) {
+		l.awaitAge()
+	}
 	replicas := serverReplicas(t)
 	if err := scaleServers(t.Context(), 0); err != nil {
 		t.Fatal(err)
@@ -61,23 +76,33 @@ func TestServersAway(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	waiting.must("POST", "exit", "code", "42", "file", "42")
-	waiting.expectSidecarSays("failed calling webhook")
-	lost.expectSidecarSays("failed calling webhook")
-	waiting.expectKept()
+	for _, l := range slices.Concat(lost, waiting) { // of the former ones the manager sees the agent say that it is idle
+		l.must("POST", "exit", "code", "42", "file", "42")
+		l.expectSidecarSays("failed calling webhook")
+	}
+	for _, l := range waiting {
+		l.expectKept()
+	}
 
 	mustOnNode(t, "systemctl", "restart", "kubelet")
-	lost.loseSandbox()
-	lost.expectHeld()
-	if c := waiting.status(lifecycle.AgentContainer); c.RestartCount != 0 || c.State.Running != nil {
-		t.Errorf("the kubelet has started an agent again that ended with 42: %+v", c)
+	for _, l := range lost {
+		l.loseSandbox()
+	}
+	for _, l := range lost {
+		l.expectHeld()
+	}
+	for _, l := range waiting {
+		if c := l.status(lifecycle.AgentContainer); c.RestartCount != 0 || c.State.Running != nil {
+			t.Errorf("the kubelet has started an agent again that ended with 42: %+v", c)
+		}
 	}
 
 	if err := scaleServers(t.Context(), replicas); err != nil {
 		t.Fatal(err)
 	}
-	waiting.expectGone()
-	lost.expectGone()
+	for _, l := range slices.Concat(lost, waiting) {
+		l.expectGone()
+	}
 }
 
 // loseSandbox ends the Pod's sandbox, as a reboot of the node does. The kubelet makes another and starts the containers in

@@ -150,11 +150,13 @@ func TestFleet(t *testing.T) {
 	bystander.expectKept()
 }
 
-// TestBreaker: a bad image that makes more agents end at once than may go does not erase them: the breaker opens, nobody
-// else goes, and an operator can release it.
+// TestBreaker: a bad image that makes a hundred agents end at once does not erase them: the breaker opens, nobody else goes,
+// and an operator can release it. Their sidecars go by the file, so that many at once have been there both ways.
 func TestBreaker(t *testing.T) {
 	releaseBreaker(t)
-	const agents, burst = 80, 60 // a node runs 110 Pods at most
+	const agents, burst = 100, 60
+	makeRoom(t, 150)
+	useSidecar(t, byFile)
 	maps := client.CoreV1().ConfigMaps(systemNamespace)
 	operator := kubectlAgents(t)
 	t.Cleanup(func() { // the tests after this one need it closed

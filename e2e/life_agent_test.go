@@ -54,13 +54,6 @@ func withManager(setting string) func(*appsv1.Deployment) {
 	}
 }
 
-// until lets the agent end by itself.
-func until(at time.Time, code int) func(*appsv1.Deployment) {
-	return func(d *appsv1.Deployment) {
-		d.Spec.Template.Spec.Containers[0].Command = []string{"/bin/e2e-agent", "until", at.UTC().Format(time.RFC3339), fmt.Sprint(code)}
-	}
-}
-
 // withClaim mounts the agent's claim, which the test makes with claim.
 func withClaim(d *appsv1.Deployment) {
 	pod := &d.Spec.Template.Spec

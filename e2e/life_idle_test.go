@@ -39,15 +39,17 @@ func anonymousLeavesNothing(t *testing.T, name string) {
 }
 
 // The storage of others is kept, and is mounted again by the next agent of that name.
-func storageIsKept(t *testing.T, name string) {
-	claim(t, name)
-	l := bear(t, name, withUserType(lifecycle.Paid), withClaim)
-	l.must("POST", "data", "content", "work of days")
-	l.leave42()
-	l.expectGone()
-	next := bear(t, name, withUserType(lifecycle.Paid), withClaim)
-	if got := next.must("GET", "data"); got != "work of days" {
-		t.Errorf("the next agent finds %q", got)
+func storageIsKept(userType lifecycle.UserType) func(*testing.T, string) {
+	return func(t *testing.T, name string) {
+		claim(t, name)
+		l := bear(t, name, withUserType(userType), withClaim)
+		l.must("POST", "data", "content", "work of days")
+		l.leave42()
+		l.expectGone()
+		next := bear(t, name, withUserType(userType), withClaim)
+		if got := next.must("GET", "data"); got != "work of days" {
+			t.Errorf("the next agent finds %q", got)
+		}
 	}
 }
 

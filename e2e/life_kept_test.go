@@ -4,10 +4,14 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -67,4 +71,53 @@ func rolloutIsNotIdleness(t *testing.T, name string) {
 	})
 	l.awaitRunning()
 	l.expectKept()
+}
+
+// A Pod that has to leave its node does not wait for its sidecar.
+func drainDoesNotWait(t *testing.T, name string) {
+	const grace = 180 * time.Second // so long that a machine with much to do is not mistaken for it
+	l := bear(t, name, func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(grace / time.Second))
+	})
+	old, start := l.pod.Name, time.Now()
+	err := client.PolicyV1().Evictions(agentsNamespace).Evict(t.Context(),
+		&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: old, Namespace: agentsNamespace}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.awaitOther(old)
+	took := time.Since(start)
+	t.Logf("evicted and running again after %s; the grace period is %s", took, grace)
+	if took > grace/2 {
+		t.Errorf("that took %s of the grace period of %s", took, grace)
+	}
+	l.expectKept()
+}
+
+// What is applied to an agent that goes is refused instead of being lost.
+func applyDuringDeletionIsRefused(t *testing.T, name string) {
+	l := bear(t, name)
+	deployments := client.AppsV1().Deployments(agentsNamespace)
+	hold := []byte(`{"metadata": {"finalizers": ["e2e.lifecycle.dexorder.io/hold"]}}`)
+	if _, err := deployments.Patch(t.Context(), l.name, types.MergePatchType, hold, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	l.leave42()
+	eventually(t, lifeTimeout, func(ctx context.Context) error {
+		d, err := deployments.Get(ctx, l.name, metav1.GetOptions{})
+		if err != nil || d.DeletionTimestamp == nil {
+			return errors.Join(errors.New("the agent does not go"), err)
+		}
+		return nil
+	})
+	change := []byte(`{"spec": {"template": {"metadata": {"annotations": {"version": "2"}}}}}`)
+	_, err := deployments.Patch(t.Context(), l.name, types.MergePatchType, change, metav1.PatchOptions{})
+	if err == nil || !strings.Contains(err.Error(), "on its way out") {
+		t.Errorf("got %v, want a refusal with a reason", err)
+	}
+	release := []byte(`{"metadata": {"finalizers": null}}`)
+	if _, err := deployments.Patch(t.Context(), l.name, types.MergePatchType, release, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	l.expectGone()
 }

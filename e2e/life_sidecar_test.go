@@ -48,3 +48,10 @@ func sidecarKilledAfter(t *testing.T, name string) {
 	kill()
 	l.expectGone()
 }
+
+// sidecarGoesBy is about the test itself: that the sidecar is the one that the promises are kept with.
+func sidecarGoesBy(mode string) func(*testing.T, string) {
+	return func(t *testing.T, name string) {
+		bear(t, name).expectSidecarSays(`"exitStatus":"` + mode + `"`)
+	}
+}

@@ -9,19 +9,32 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
+
+// byFile is the sidecar for kernels that do not tell how a process ended. The one that agents get otherwise asks the kernel.
+const byFile = "ghcr.io/dexorder/lifecycle-sidecar:e2e-file"
 
 // TestLife keeps the promises about one agent's end, with a sidecar that asks the kernel how it ended.
 func TestLife(t *testing.T) {
 	t.Parallel()
-	lives(t, "life")
+	lives(t, "pidfd")
 }
 
-// TestLifeByFile keeps them with a sidecar for kernels that do not tell how a process ended.
+// TestLifeByFile keeps them with the other sidecar.
 func TestLifeByFile(t *testing.T) {
-	useSidecar(t, "ghcr.io/dexorder/lifecycle-sidecar:e2e-file")
+	useSidecar(t, byFile)
 	lives(t, "file")
+}
+
+// inBothModes bears agents with one sidecar and then with the other, for tests that disturb the whole cluster: once for both.
+// The names of the agents begin with the mode.
+func inBothModes(t *testing.T, bear func(mode string)) {
+	t.Helper()
+	bear("pidfd")
+	useSidecar(t, byFile)
+	bear("file")
 }
 
 // useSidecar changes the sidecar that new agents get, for the length of the test.
@@ -63,14 +76,16 @@ func policyInForce(ctx context.Context, policy string) error {
 }
 
 // lives are the promises that hold whichever way the sidecar learns of an exit. Agents have names of their own.
-func lives(t *testing.T, prefix string) {
+func lives(t *testing.T, mode string) {
 	for _, promise := range []struct {
 		name string
 		keep func(*testing.T, string)
 	}{
+		{"mode", sidecarGoesBy(mode)},
 		{"idle", idleIsGone},
 		{"anonymous", anonymousLeavesNothing},
-		{"storage", storageIsKept},
+		{"storage-free", storageIsKept(lifecycle.Free)},
+		{"storage-paid", storageIsKept(lifecycle.Paid)},
 		{"exit-0", crashIsRestarted(0)},
 		{"exit-1", crashIsRestarted(1)},
 		{"oom", outOfMemoryIsRestarted},
@@ -89,10 +104,13 @@ func lives(t *testing.T, prefix string) {
 		{"manager", managerStopsIdleAgent},
 		{"triggers", triggersKeepAgent},
 		{"leases", leasesKeepAgent},
+		{"warning", warningComesFirst},
+		{"drain", drainDoesNotWait},
+		{"apply-during", applyDuringDeletionIsRefused},
 	} {
 		t.Run(promise.name, func(t *testing.T) {
 			t.Parallel()
-			promise.keep(t, prefix+"-"+promise.name)
+			promise.keep(t, mode+"-"+promise.name)
 		})
 	}
 }

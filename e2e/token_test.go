@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -139,7 +140,7 @@ func (l *life) awaitOther(pod string) {
 			return err
 		}
 		if len(pods) != 1 || pods[0].Name == pod {
-			return errStillThere
+			return fmt.Errorf("the old Pod is still there, or no other: %s", describePods(pods))
 		}
 		return nil
 	})

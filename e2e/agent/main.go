@@ -34,18 +34,6 @@ func main() {
 		}
 		log.Fatal(syscall.Exec(os.Args[3], os.Args[3:], os.Environ()))
 	}
-	if len(os.Args) > 3 && os.Args[1] == "until" { // until TIME CODE: ends then, as many do at once
-		at, err := time.Parse(time.RFC3339, os.Args[2])
-		if err != nil {
-			panic(err)
-		}
-		code, _ := strconv.Atoi(os.Args[3])
-		time.AfterFunc(time.Until(at), func() {
-			_ = os.WriteFile(filepath.Join(runDir, "exit_code"), []byte(os.Args[3]), 0o644)
-			say("exit", code)
-			os.Exit(code)
-		})
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	server := &http.Server{Addr: ":8080", Handler: handler(), ReadHeaderTimeout: 5 * time.Second}
@@ -68,7 +56,8 @@ func say(what string, code int) {
 func handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	// exit ends the agent with ?code, after it has left ?file in the exit code's file, or as if it had been idle before.
+	// exit ends the agent with ?code ?after a while, after it has left ?file in the exit code's file, or as if it had been idle
+	// before.
 	mux.HandleFunc("POST /exit", func(w http.ResponseWriter, r *http.Request) {
 		code, _ := strconv.Atoi(r.FormValue("code"))
 		if file := r.FormValue("file"); file != "" {
@@ -77,12 +66,12 @@ func handler() http.Handler {
 				return
 			}
 		}
+		after, _ := time.ParseDuration(r.FormValue("after"))
 		fmt.Fprintln(w, "exiting")
-		go func() {
-			time.Sleep(20 * time.Millisecond) // until the answer is out
+		time.AfterFunc(max(after, 20*time.Millisecond), func() { // not before the answer is out
 			say("exit", code)
 			os.Exit(code)
-		}()
+		})
 	})
 	// file leaves something in the run directory without ending.
 	mux.HandleFunc("POST /file", func(w http.ResponseWriter, r *http.Request) {
