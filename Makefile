@@ -106,7 +106,8 @@ images: ## Build the container images, tagged VERSION; nothing is pulled.
 	GOOS=linux GOARCH=$(GOARCH) $(GO_BUILD) -o bin/linux-$(GOARCH)/ $(addprefix ./cmd/,$(filter-out $(SMALL),$(IMAGES)))
 	GOOS=linux GOARCH=$(GOARCH) $(GO_BUILD_SMALL) -o bin/linux-$(GOARCH)/ $(SMALL:%=./cmd/%)
 	for program in $(IMAGES); do \
-	  docker build --quiet --platform linux/$(GOARCH) --build-arg BINARY=bin/linux-$(GOARCH)/$$program \
+	  case " $(SMALL) " in *" $$program "*) target=small;; *) target=program;; esac; \
+	  docker build --quiet --platform linux/$(GOARCH) --target $$target --build-arg BINARY=bin/linux-$(GOARCH)/$$program \
 	    --tag $(IMAGE_PREFIX)/$$program:$(VERSION) .; \
 	done
 

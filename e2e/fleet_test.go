@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -157,6 +158,7 @@ func TestBreaker(t *testing.T) {
 	const agents, burst = 100, 60
 	makeRoom(t, 150)
 	useSidecar(t, byFile)
+	setPolicy(t, `(?m)^ {4}perMinute: .*`, "    perMinute: 1") // however long it takes them all to end
 	maps := client.CoreV1().ConfigMaps(systemNamespace)
 	operator := kubectlAgents(t)
 	t.Cleanup(func() { // the tests after this one need it closed
@@ -169,22 +171,33 @@ func TestBreaker(t *testing.T) {
 	}
 	bad := fleet(t, "bad", agents)
 	endTogether(bad)
-	eventually(t, lifeTimeout, func(ctx context.Context) error {
-		state, err := breaker.Read(ctx, maps)
-		if err != nil || !state.Open {
+	var state breaker.State
+	eventually(t, lifeTimeout, func(ctx context.Context) (err error) {
+		if state, err = breaker.Read(ctx, maps); err != nil || !state.Open {
 			return fmt.Errorf("the breaker is closed: %+v, %w", state, err)
 		}
 		return nil
 	})
-	time.Sleep(10 * time.Second) // those that were let go ask again if their request was cut off
-	left, err := remaining(t.Context(), "bad")
-	if err != nil || left == 0 || agents-left < burst {
-		t.Fatalf("%d of %d agents are left, %v; %d may go at once", left, agents, err, burst)
+	granted := 0
+	for _, l := range bad {
+		if slices.Contains(state.Counted, string(l.deployment.UID)) {
+			granted++
+		}
 	}
-	t.Logf("%d of %d agents went, then the breaker opened", agents-left, agents)
+	if granted < burst || granted == agents {
+		t.Fatalf("%d of %d agents may go; %d may at once", granted, agents, burst)
+	}
+	t.Logf("%d of %d agents may go, then the breaker opened", granted, agents)
+	eventually(t, lifeTimeout, func(ctx context.Context) error { // one whose answer was cut off asks again
+		left, err := remaining(ctx, "bad")
+		if err != nil || left != agents-granted {
+			return fmt.Errorf("%d agents are left, want %d: %w", left, agents-granted, err)
+		}
+		return nil
+	})
 	time.Sleep(10 * time.Second)
-	if now, err := remaining(t.Context(), "bad"); err != nil || now != left {
-		t.Errorf("with an open breaker %d of %d agents went, %v", left-now, left, err)
+	if left, err := remaining(t.Context(), "bad"); err != nil || left != agents-granted {
+		t.Errorf("with an open breaker %d of %d agents went, %v", agents-granted-left, agents-granted, err)
 	}
 	if code, said := operator("breaker", "status"); code != 1 || !strings.HasPrefix(said, "open since") {
 		t.Errorf("breaker status of an open one: exit code %d: %s", code, said)

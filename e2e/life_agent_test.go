@@ -28,7 +28,7 @@ const (
 	minimumLifetime = 11 * time.Second
 
 	// lifeTimeout is for an agent to come up, or to go, on a machine that has other things to do.
-	lifeTimeout = 2 * time.Minute
+	lifeTimeout = 4 * time.Minute
 )
 
 // life is an agent that runs.

@@ -40,6 +40,12 @@ func inBothModes(t *testing.T, bear func(mode string)) {
 // useSidecar changes the sidecar that new agents get, for the length of the test.
 func useSidecar(t *testing.T, image string) {
 	t.Helper()
+	setPolicy(t, `(?m)^ {2}image: .*`, "  image: "+image)
+}
+
+// setPolicy replaces a line of the policy, for the length of the test.
+func setPolicy(t *testing.T, line, with string) {
+	t.Helper()
 	before := readPolicy(t)
 	change := func(ctx context.Context, policy string) {
 		t.Helper()
@@ -48,9 +54,9 @@ func useSidecar(t *testing.T, image string) {
 		}
 		eventually(t, reloadTimeout, func(ctx context.Context) error { return policyInForce(ctx, policy) })
 	}
-	after := regexp.MustCompile(`(?m)^ {2}image: .*`).ReplaceAllString(before, "  image: "+image)
+	after := regexp.MustCompile(line).ReplaceAllString(before, with)
 	if after == before {
-		t.Fatalf("the policy names no sidecar image other than %s", image)
+		t.Fatalf("the policy has no line %s other than %q", line, with)
 	}
 	t.Cleanup(func() { change(context.WithoutCancel(t.Context()), before) })
 	change(t.Context(), after)
