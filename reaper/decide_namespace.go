@@ -182,6 +182,9 @@ func (f *facts) condition(policy *v1alpha1.Reaper, active time.Time, now time.Ti
 			return Unhealthy, reason
 		}
 	}
+	if len(live) == 1 {
+		return Active, "Pod " + live[0].name + " is there"
+	}
 	return Active, fmt.Sprintf("%d Pods are there", len(live))
 }
 

@@ -29,42 +29,57 @@ type Metrics struct {
 // NewMetrics registers the metrics.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
 	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "agent_lifecycle_reaper_" + name, Help: help})
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "agent_lifecycle_reaper_" + name, Help: help}, labels)
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
 	}
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "agent_lifecycle_reaper_" + name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "agent_lifecycle_reaper_" + name, Help: help}, labels)
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	m := &Metrics{
-		leading:   gauge("leading", "1 in the replica that does the reaper's work."),
-		owned:     counters("owner_changes_total", "Claims and Services of agents whose owner references or user type were set right.", "kind"),
-		restarted: counter("restarts_total", "Agents that ended with 42, were kept, and got a fresh Pod."),
+		leading:   gauge("agent_lifecycle_reaper_leading", "1 in the replica that does the reaper's work."),
+		owned:     counters("agent_lifecycle_reaper_owner_changes_total", "Claims and Services of agents whose owner references or user type were set right.", "kind"),
+		restarted: counter("agent_lifecycle_reaper_restarts_total", "Agents that ended with 42, were kept, and got a fresh Pod."),
 
-		passes: counters("passes_total", "Passes by their result: good, failed, or capped, which deleted nothing since it would have deleted too much.",
+		passes: counters("agent_lifecycle_reaper_passes_total", "Passes by their result: good, failed, or capped, which deleted nothing since it would have deleted too much.",
 			"reaper", "result"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "agent_lifecycle_reaper_pass_duration_seconds", Help: "How long passes took.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
 		}, []string{"reaper"}),
-		candidates: gauges("candidates", "What the last pass decided to mark or delete.", "reaper"),
-		reaped:     counters("reaped_total", "What was deleted.", "reaper"),
-		kept:       gauges("kept", "What the last pass kept, by reason.", "reaper", "reason"),
-		capHits:    counters("cap_hits_total", "Passes that deleted nothing since they would have deleted too much.", "reaper"),
-		lastGood:   gauges("last_good_pass_timestamp_seconds", "When a pass last ended without an error.", "reaper"),
-		interval:   gauge("interval_seconds", "How long it is between two passes."),
-		namespaces: gauges("namespaces", "Namespaces of role agents by phase.", "phase"),
-		unhealthy:  gauge("unhealthy_namespaces", "Namespaces whose agent crashes, is not ready for too long, or is missing."),
-		stuck:      gauge("stuck_namespaces", "Namespaces that have been Terminating for too long."),
-		failures:   counter("failures_total", "Steps of taking a namespace apart that failed and are tried again."),
+		candidates: gauges("agent_lifecycle_reaper_candidates", "What the last pass decided to mark or delete.", "reaper"),
+		reaped:     counters("agent_lifecycle_reaper_reaped_total", "What was deleted.", "reaper"),
+		kept:       gauges("agent_lifecycle_reaper_kept", "What the last pass kept, by reason.", "reaper", "reason"),
+		capHits:    counters("agent_lifecycle_reaper_cap_hits_total", "Passes that deleted nothing since they would have deleted too much.", "reaper"),
+		lastGood:   gauges("agent_lifecycle_reaper_last_good_pass_timestamp_seconds", "When a pass last ended without an error.", "reaper"),
+		interval:   gauge("agent_lifecycle_reaper_interval_seconds", "How long it is between two passes."),
+		namespaces: gauges("agent_lifecycle_reaper_namespaces", "Namespaces of role agents by phase.", "phase"),
+		unhealthy:  gauge("agent_lifecycle_reaper_unhealthy_namespaces", "Namespaces whose agent crashes, is not ready for too long, or is missing."),
+		stuck:      gauge("agent_lifecycle_reaper_stuck_namespaces", "Namespaces that have been Terminating for too long."),
+		failures:   counter("agent_lifecycle_reaper_failures_total", "Steps of taking a namespace apart that failed and are tried again."),
 	}
 	registry.MustRegister(m.leading, m.owned, m.restarted, m.passes, m.duration, m.candidates, m.reaped, m.kept, m.capHits, m.lastGood,
 		m.interval, m.namespaces, m.unhealthy, m.stuck, m.failures)
+	// A counter that begins with 1 has no increase for whoever watches it.
+	for _, name := range reaperNames {
+		m.reaped.WithLabelValues(name)
+		m.capHits.WithLabelValues(name)
+	}
 	return m
+}
+
+// reaperNames are the values of the label reaper.
+var reaperNames = []string{"namespaces", "agents", "claims", "leftovers"}
+
+// off forgets what is only true of a reaper that works.
+func (m *Metrics) off(reaper string) {
+	m.lastGood.DeleteLabelValues(reaper)
+	m.candidates.DeleteLabelValues(reaper)
+	m.kept.DeletePartialMatch(prometheus.Labels{"reaper": reaper})
 }
 
 // passed counts a pass.

@@ -196,18 +196,27 @@ func (r *Reaper) States() []Event {
 // errCoverage ends the work: the policy covers other namespaces.
 var errCoverage = errors.New("the policy covers other namespaces")
 
+// tick is how often it is looked whether a pass is due: the policy may have changed how long it is between two.
+const tick = time.Second
+
 // passes makes a pass at once and then at every interval, and looks at what has changed in between.
 func (w *worker) passes(ctx context.Context) error {
 	coverage := covered(w.Policy.File())
-	next := time.NewTimer(0)
-	defer next.Stop()
-	for {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	w.pass(ctx)
+	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-next.C:
-			w.pass(ctx)
-			next.Reset(w.settings().Interval.Duration)
+		case <-ticker.C:
+			if !reflect.DeepEqual(coverage, covered(w.Policy.File())) {
+				return errCoverage
+			}
+			if time.Since(last) >= w.settings().Interval.Duration-tick/2 {
+				last = time.Now()
+				w.pass(ctx)
+			}
 		case <-w.kick:
 			select {
 			case <-ctx.Done():
@@ -220,9 +229,6 @@ func (w *worker) passes(ctx context.Context) error {
 			if w.takeHurry() {
 				w.run(ctx, reaper{"agents", w.passAgents})
 			}
-		}
-		if !reflect.DeepEqual(coverage, covered(w.Policy.File())) {
-			return errCoverage
 		}
 	}
 }
@@ -278,7 +284,11 @@ func (w *worker) run(ctx context.Context, r reaper) Result {
 	} else {
 		result = r.pass(ctx)
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
+		return result
+	case result.Mode == string(v1alpha1.ReaperOff):
+		w.Metrics.off(r.name)
 		return result
 	}
 	w.mu.Lock()
