@@ -89,6 +89,9 @@ func install(ctx context.Context, images []string) error {
 	if err != nil {
 		return err
 	}
+	if err := hurryReaper(objects); err != nil {
+		return err
+	}
 	applier, err := manifests.NewApplier(config)
 	if err != nil {
 		return err
