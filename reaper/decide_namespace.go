@@ -59,6 +59,8 @@ type facts struct {
 	namespace *namespace
 	pods      []*pod
 	workloads []*workload
+	claims    []*claim
+	services  []*service
 
 	// podChanged is when a Pod there last appeared, changed or ended, as far as was seen; else zero.
 	podChanged time.Time
@@ -96,10 +98,10 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 		}
 		return v
 	}
-	active := w.activity(f.podChanged)
+	active := w.activity(f.changedAt(now))
 	phase, reason := f.condition(policy, active, now)
 	w.health(phase, reason)
-	if why := protection(n.annotations, now); why != "" {
+	if why := f.protection(now); why != "" {
 		w.clear(lifecycle.AnnotationReaping, lifecycle.AnnotationSightings, lifecycle.AnnotationIdleSince)
 		if phase != Unhealthy {
 			phase, reason = Protected, why
@@ -112,6 +114,10 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 	}
 
 	since, known := instant(n, lifecycle.AnnotationIdleSince, now)
+	markedAt, marked := instant(n, lifecycle.AnnotationReaping, now)
+	if undone(n, markedAt, marked) {
+		known, marked = false, false
+	}
 	if !known {
 		since = now
 		w.set(lifecycle.AnnotationIdleSince, now.UTC().Format(time.RFC3339))
@@ -125,7 +131,7 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 			since.UTC().Format(time.RFC3339), policy.Namespaces.IdleAfter.Duration))
 	}
 	reason = "nothing has run there since " + since.UTC().Format(time.RFC3339) + ", and nothing wants to"
-	if _, marked := instant(n, lifecycle.AnnotationReaping, now); marked {
+	if marked {
 		return w.verdict(Dismantled, reason)
 	}
 	seen, err := strconv.Atoi(n.annotations[lifecycle.AnnotationSightings])
@@ -133,12 +139,65 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 		seen = 0
 	}
 	if seen++; seen < int(policy.Sightings) {
+		w.clear(lifecycle.AnnotationReaping) // there is none, or one that says nothing
 		w.set(lifecycle.AnnotationSightings, strconv.Itoa(seen))
 		return w.verdict(Ready, fmt.Sprintf("%s; seen so by %d of %d passes", reason, seen, policy.Sightings))
 	}
 	w.clear(lifecycle.AnnotationSightings)
 	w.set(lifecycle.AnnotationReaping, now.UTC().Format(time.RFC3339))
 	return w.verdict(Marked, reason)
+}
+
+// undone says whether somebody has taken the mark back, or has protected the namespace since it was marked, even if only for a while
+// that is over: then idleness counts anew, so that there is time to use it. Admission holds to the same and would refuse to delete
+// what was protected when it was marked.
+func undone(n *namespace, markedAt time.Time, marked bool) bool {
+	if marked {
+		return protection(n.annotations, markedAt) != ""
+	}
+	_, has := n.annotations[lifecycle.AnnotationReaping]
+	_, shown := shownPhase(n)
+	return !has && shown == Marked
+}
+
+// changedAt is when a Pod last appeared, changed or ended, by what was seen and by what the Pods that are there say: the reaper may
+// not have looked. Zero if there is nothing of either.
+func (f *facts) changedAt(now time.Time) time.Time {
+	at := f.podChanged
+	for _, p := range f.pods {
+		at = latest(at, p.changedAt)
+	}
+	if at.After(now) {
+		return now
+	}
+	return at
+}
+
+// protection says what protects the namespace: an annotation of its own, or of something in it, which would go with it.
+func (f *facts) protection(now time.Time) string {
+	if why := protection(f.namespace.annotations, now); why != "" {
+		return why
+	}
+	var found []string
+	look := func(kind string, o *object) {
+		if why := protection(o.protected, now); why != "" {
+			found = append(found, kind+" "+o.name+": "+why)
+		}
+	}
+	for _, p := range f.pods {
+		look("Pod", &p.object)
+	}
+	for _, w := range f.workloads {
+		look(w.kind, &w.object)
+	}
+	for _, c := range f.claims {
+		look("PersistentVolumeClaim", &c.object)
+	}
+	for _, s := range f.services {
+		look("Service", &s.object)
+	}
+	slices.Sort(found)
+	return strings.Join(found, "; ")
 }
 
 // condition says whether something runs in the namespace, or should.
@@ -150,9 +209,14 @@ func (f *facts) condition(policy *v1alpha1.Reaper, active time.Time, now time.Ti
 			live = append(live, p)
 		}
 	}
+	wants := map[string]bool{}
+	for _, w := range f.workloads {
+		wants[workloadKey(w)] = w.wants
+	}
 	var wanting []string
 	for _, w := range f.workloads {
-		if w.wants && !w.owned {
+		// One whose owner wants a Pod goes without saying. An unfinished Job of a CronJob that is suspended does not.
+		if w.wants && !wants[w.owner] {
 			wanting = append(wanting, w.kind+" "+w.name)
 		}
 	}

@@ -210,7 +210,7 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (alive bool, wor
 	}
 	f := &facts{namespace: n}
 	for _, k := range kinds() {
-		if k.name != "Pod" && !k.workload {
+		if k.name == "Namespace" {
 			continue
 		}
 		records, err := k.live(ctx, d.client, n.name)
@@ -223,6 +223,10 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (alive bool, wor
 				f.pods = append(f.pods, r)
 			case *workload:
 				f.workloads = append(f.workloads, r)
+			case *claim:
+				f.claims = append(f.claims, r)
+			case *service:
+				f.services = append(f.services, r)
 			}
 		}
 	}
@@ -245,9 +249,13 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (alive bool, wor
 
 // deleteWorkloads deletes what could make Pods, and returns how many are left.
 func (d *dismantler) deleteWorkloads(ctx context.Context, n *namespace, workloads []*workload) (int, error) {
+	there := map[string]bool{}
+	for _, w := range workloads {
+		there[workloadKey(w)] = true
+	}
 	var errs []error
 	for _, w := range workloads {
-		if w.deleting || w.owned {
+		if w.deleting || there[w.owner] {
 			continue
 		}
 		opts := preconditions(&w.object)

@@ -137,6 +137,12 @@ func (p *place) facts() *facts {
 	for _, w := range p.workloads {
 		f.workloads = append(f.workloads, w)
 	}
+	for _, c := range p.claims {
+		f.claims = append(f.claims, c)
+	}
+	for _, s := range p.services {
+		f.services = append(f.services, s)
+	}
 	return f
 }
 

@@ -32,6 +32,9 @@ type object struct {
 	resourceVersion string
 	created         time.Time
 	deleting        bool
+
+	// protected holds the annotations that protect it, or did; nil for nearly everything.
+	protected map[string]string
 }
 
 func (o *object) id() *object { return o }
@@ -46,6 +49,7 @@ func newObject(m *metav1.ObjectMeta) object {
 		// One copy of the name serves all that is in the namespace.
 		namespace: unique.Make(m.Namespace).Value(), name: m.Name, uid: m.UID, resourceVersion: m.ResourceVersion,
 		created: m.CreationTimestamp.Time, deleting: m.DeletionTimestamp != nil,
+		protected: only(m.Annotations, lifecycle.AnnotationDoNotReap, lifecycle.AnnotationDoNotReapUntil),
 	}
 }
 
@@ -72,6 +76,9 @@ type pod struct {
 	ready bool
 	// readyAt is when ready last changed; when the Pod was created if it never did.
 	readyAt time.Time
+
+	// changedAt is when it last changed, by its own word: for what no reaper saw happen.
+	changedAt time.Time
 
 	// looping names a container that crashes again and again.
 	looping string
@@ -100,8 +107,9 @@ type workload struct {
 	// wants says that there should be a Pod, or that there may be one without anybody's doing.
 	wants bool
 
-	// owned says that another workload made it and answers for it.
-	owned bool
+	// owner is kind/name of the workload that made it and answers for it: a ReplicaSet's Deployment, a Job's CronJob. Of other owners
+	// nothing is known.
+	owner string
 
 	// Of Deployments only: labels, and the claims that the template mounts.
 	labels map[string]string
@@ -159,6 +167,9 @@ func namespaceOf(o *corev1.Namespace) *namespace {
 		return n
 	}
 	n.deletedAt = o.DeletionTimestamp.Time
+	for _, f := range o.Finalizers {
+		n.heldBy = append(n.heldBy, "finalizer "+f)
+	}
 	for _, f := range o.Spec.Finalizers {
 		n.heldBy = append(n.heldBy, "finalizer "+string(f))
 	}
@@ -174,6 +185,7 @@ func podOf(o *corev1.Pod) *pod {
 	p := &pod{
 		object: newObject(&o.ObjectMeta), deployment: o.Labels[lifecycle.LabelDeployment], userType: o.Labels[lifecycle.LabelUserType],
 		live: o.Status.Phase != corev1.PodSucceeded && o.Status.Phase != corev1.PodFailed, readyAt: o.CreationTimestamp.Time,
+		changedAt: o.CreationTimestamp.Time,
 	}
 	digest := fnv.New64a()
 	_, _ = io.WriteString(digest, string(o.UID)+string(o.Status.Phase))
@@ -182,13 +194,19 @@ func podOf(o *corev1.Pod) *pod {
 			p.ready, p.readyAt = c.Status == corev1.ConditionTrue, c.LastTransitionTime.Time
 			_, _ = io.WriteString(digest, string(c.Status))
 		}
+		p.changedAt = latest(p.changedAt, o.Status.Conditions[i].LastTransitionTime.Time)
 	}
-	for i := range o.Status.ContainerStatuses {
-		s := &o.Status.ContainerStatuses[i]
-		if s.State.Waiting != nil && s.State.Waiting.Reason == "CrashLoopBackOff" {
-			p.looping = s.Name
+	for _, statuses := range [][]corev1.ContainerStatus{o.Status.InitContainerStatuses, o.Status.ContainerStatuses} {
+		for i := range statuses {
+			s := &statuses[i]
+			if s.State.Waiting != nil && s.State.Waiting.Reason == "CrashLoopBackOff" {
+				p.looping = s.Name
+			}
+			if s.State.Terminated != nil {
+				p.changedAt = latest(p.changedAt, s.State.Terminated.FinishedAt.Time)
+			}
+			_, _ = io.WriteString(digest, s.Name+strconv.Itoa(int(s.RestartCount))+strconv.FormatBool(s.State.Running != nil))
 		}
-		_, _ = io.WriteString(digest, s.Name+strconv.Itoa(int(s.RestartCount))+strconv.FormatBool(s.State.Running != nil))
 	}
 	p.digest, p.ended = digest.Sum64(), endingOf(o)
 	return p
@@ -218,7 +236,21 @@ func endingOf(o *corev1.Pod) *ending {
 }
 
 func workloadOf(m *metav1.ObjectMeta, kind string, wants bool) *workload {
-	return &workload{object: newObject(m), kind: kind, wants: wants && m.DeletionTimestamp == nil, owned: metav1.GetControllerOfNoCopy(m) != nil}
+	w := &workload{object: newObject(m), kind: kind, wants: wants && m.DeletionTimestamp == nil}
+	if c := metav1.GetControllerOfNoCopy(m); c != nil {
+		switch kind + " of " + c.APIVersion + " " + c.Kind {
+		case "ReplicaSet of apps/v1 Deployment", "Job of batch/v1 CronJob":
+			w.owner = c.Kind + "/" + c.Name
+		}
+	}
+	return w
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func wantsReplicas(n *int32) bool { return n == nil || *n > 0 }
@@ -251,9 +283,14 @@ func dependentOf(m *metav1.ObjectMeta) dependent {
 
 // ours keeps the labels that say whose an object is.
 func ours(labels map[string]string) map[string]string {
+	return only(labels, lifecycle.LabelDeployment, lifecycle.LabelUserType)
+}
+
+// only keeps some keys of a map; nil if it has none of them.
+func only(all map[string]string, keys ...string) map[string]string {
 	var kept map[string]string
-	for _, key := range []string{lifecycle.LabelDeployment, lifecycle.LabelUserType} {
-		if value, has := labels[key]; has {
+	for _, key := range keys {
+		if value, has := all[key]; has {
 			if kept == nil {
 				kept = map[string]string{}
 			}
