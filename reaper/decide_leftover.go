@@ -50,10 +50,14 @@ func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.Leftover
 	case around.references[l.kind+"/"+l.name]:
 		return orphan{reason: "something refers to it"}
 	}
-	if left := l.created.Add(policy.After.Duration).Sub(now); left > 0 && l.annotations[lifecycle.AnnotationExpiresAt] == "" && l.kind != "Job" {
+	expires, expiring, err := expiry(l.annotations)
+	if err != nil {
+		return orphan{reason: "it cannot be read when it expires"}
+	}
+	if left := l.created.Add(policy.After.Duration).Sub(now); left > 0 && !expiring && l.kind != "Job" {
 		return orphan{reason: "it is not old enough", next: now.Add(left)}
 	}
-	if expires, err := time.Parse(time.RFC3339, l.annotations[lifecycle.AnnotationExpiresAt]); err == nil {
+	if expiring {
 		if left := expires.Sub(now); left > 0 {
 			return orphan{reason: "it has not expired", next: now.Add(left)}
 		}
@@ -70,4 +74,13 @@ func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.Leftover
 	}
 	return waitAsOrphan(l.annotations[lifecycle.AnnotationOrphanedSince], l.created, policy.After.Duration, now,
 		"Pod "+l.annotations[lifecycle.AnnotationCreatedByPod]+" that made it has gone, and nothing refers to it")
+}
+
+// expiry reads AnnotationExpiresAt.
+func expiry(annotations map[string]string) (at time.Time, has bool, err error) {
+	value, has := annotations[lifecycle.AnnotationExpiresAt]
+	if has {
+		at, err = time.Parse(time.RFC3339, value)
+	}
+	return at, has, err
 }

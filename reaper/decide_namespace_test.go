@@ -350,7 +350,7 @@ func TestDecideNamespace(t *testing.T) {
 		},
 		"marked, and a Pod is there": {
 			facts: facts{namespace: quiet(marked(stamp(time.Minute))), pods: []*pod{aPod(10 * time.Minute)}},
-			want: decided{phase: Active, reason: "1 Pods are there", writes: map[string]string{
+			want: decided{phase: Active, reason: "Pod worker-1 is there", writes: map[string]string{
 				activityKey: stamp(10 * time.Minute), idleKey: "-", reapingKey: "-", phaseKey: now + " active",
 			}},
 		},
@@ -494,19 +494,19 @@ func TestDecideNamespace(t *testing.T) {
 		// Pods.
 		"Pod at work": {
 			facts: facts{namespace: quiet(annotated(idleKey, "-"), shown("active")), pods: []*pod{aPod(4 * time.Hour)}},
-			want:  decided{phase: Active, reason: "1 Pods are there"},
+			want:  decided{phase: Active, reason: "Pod worker-1 is there"},
 		},
 		"Pod that nobody has placed": {
 			facts: facts{namespace: quiet(annotated(activityKey, stamp(20*time.Minute))), pods: []*pod{aPod(20*time.Minute, inPhase(corev1.PodPending), neverReady)}},
-			want:  active("1 Pods are there"),
+			want:  active("Pod worker-1 is there"),
 		},
 		"Pod of which nothing is known": {
 			facts: facts{namespace: quiet(), pods: []*pod{aPod(4*time.Hour, inPhase(corev1.PodUnknown))}},
-			want:  active("1 Pods are there"),
+			want:  active("Pod worker-1 is there"),
 		},
 		"Pod on its way out": {
 			facts: facts{namespace: quiet(), pods: []*pod{aPod(4*time.Hour, crashing, onItsWay)}},
-			want:  active("1 Pods are there"),
+			want:  active("Pod worker-1 is there"),
 		},
 		"Pod that was never ready": {
 			facts: facts{namespace: quiet(annotated(activityKey, stamp(20*time.Minute))), pods: []*pod{aPod(21*time.Minute, inPhase(corev1.PodPending), neverReady)}},
@@ -516,7 +516,7 @@ func TestDecideNamespace(t *testing.T) {
 		},
 		"Pod that is not ready for 20 minutes": {
 			facts: facts{namespace: quiet(annotated(activityKey, stamp(20*time.Minute))), pods: []*pod{aPod(20*time.Minute, notReady)}},
-			want:  active("1 Pods are there"),
+			want:  active("Pod worker-1 is there"),
 		},
 		"Pod that crashes": {
 			facts: facts{namespace: quiet(annotated(activityKey, stamp(time.Minute))), pods: []*pod{aPod(time.Minute, crashing)}},
@@ -569,7 +569,7 @@ func TestDecideNamespace(t *testing.T) {
 				namespace: quiet(annotated(activityKey, stamp(time.Minute), idleKey, "-", unhealthyKey, stamp(time.Hour)+" Pod x is ill"), shown("unhealthy")),
 				pods:      []*pod{aPod(2 * time.Minute)},
 			},
-			want: decided{phase: Active, reason: "1 Pods are there", writes: map[string]string{unhealthyKey: "-", phaseKey: now + " active"}},
+			want: decided{phase: Active, reason: "Pod worker-1 is there", writes: map[string]string{unhealthyKey: "-", phaseKey: now + " active"}},
 		},
 		"what was unhealthy is gone": {
 			facts: facts{namespace: quiet(annotated(unhealthyKey, stamp(time.Hour)+" Pod x is ill"))},

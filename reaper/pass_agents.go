@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
@@ -29,6 +31,8 @@ func decideForgotten(a *agent, p *pod, now time.Time) (goes bool, reason string)
 		return false, "its Pod is being deleted"
 	case a.tier.Shutdown != v1alpha1.ShutdownWhenIdle:
 		return false, "its user type never shuts down"
+	case protection(a.protects, now) != "":
+		return false, "it is protected"
 	case p.ended.lifetime < a.policy.SelfDelete.MinimumLifetime.Duration:
 		return false, "its Pod had not lived for long enough to be idle"
 	case p.ended.finished.After(now):
@@ -86,37 +90,40 @@ func kept(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errKept}, args...)...)
 }
 
-// deleteForgotten decides once more, by what the API server says now: that the Pod is the Deployment's, and dead.
+// deleteForgotten decides once more, by what the API server says now: that the Pod is the Deployment's and dead, and that nobody has
+// asked for another one.
 func (w *worker) deleteForgotten(ctx context.Context, f forgotten) error {
 	d, err := w.client.AppsV1().Deployments(f.namespace).Get(ctx, f.name, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
 	a, is := agentOf(w.Policy.File(), recordOf(d).(*workload))
-	if !is || a.uid != f.uid {
+	switch {
+	case !is || a.uid != f.uid:
 		return kept("it is another Deployment by now, or on its way out")
+	case d.Generation != d.Status.ObservedGeneration:
+		return kept("it has just been changed, and what was applied must not be lost to an exit before it")
 	}
-	live, err := w.client.CoreV1().Pods(f.namespace).Get(ctx, f.pod.name, metav1.GetOptions{})
+	p, err := w.onlyPod(ctx, f)
 	if err != nil {
 		return err
 	}
-	owner := metav1.GetControllerOf(live)
+	owner := metav1.GetControllerOf(p)
 	if owner == nil || owner.Kind != "ReplicaSet" {
-		return kept("Pod %s is not controlled by a ReplicaSet", live.Name)
+		return kept("Pod %s is not controlled by a ReplicaSet", p.Name)
 	}
 	rs, err := w.client.AppsV1().ReplicaSets(f.namespace).Get(ctx, owner.Name, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	if of := metav1.GetControllerOf(rs); rs.UID != owner.UID || of == nil || of.UID != d.UID {
-		return kept("Pod %s is not one of Deployment %s", live.Name, d.Name)
+	switch of := metav1.GetControllerOf(rs); {
+	case rs.UID != owner.UID || of == nil || of.UID != d.UID:
+		return kept("Pod %s is not one of Deployment %s", p.Name, d.Name)
+	case !wantsReplicas(rs.Spec.Replicas):
+		return kept("Pod %s is being replaced, and the next one is not idle yet", p.Name)
 	}
-	p := podOf(live)
-	if goes, reason := decideForgotten(a, p, w.Now()); !goes || p.uid != f.pod.uid {
+	if goes, reason := decideForgotten(a, podOf(p), w.Now()); !goes {
 		return kept("%s", reason)
-	}
-	if why := protection(d.Annotations, w.Now()); why != "" {
-		return kept("%s", why)
 	}
 	if err := w.Breaker.Take(ctx, string(d.UID)); err != nil {
 		return kept("%v", err)
@@ -124,6 +131,27 @@ func (w *worker) deleteForgotten(ctx context.Context, f forgotten) error {
 	opts := preconditions(&a.object)
 	opts.PropagationPolicy = new(metav1.DeletePropagationForeground)
 	return w.client.AppsV1().Deployments(f.namespace).Delete(ctx, f.name, opts)
+}
+
+// onlyPod returns the Pod of a forgotten agent, if no other one of its agent is there that may work.
+func (w *worker) onlyPod(ctx context.Context, f forgotten) (*corev1.Pod, error) {
+	pods, err := w.client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: lifecycle.LabelDeployment + "=" + f.name})
+	if err != nil {
+		return nil, err
+	}
+	var its *corev1.Pod
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		if p.UID == f.pod.uid {
+			its = p
+		} else if now := podOf(p); now.live && now.ended == nil {
+			return nil, kept("Pod %s of its agent may work", p.Name)
+		}
+	}
+	if its == nil {
+		return nil, kept("Pod %s has gone", f.pod.name)
+	}
+	return its, nil
 }
 
 // reapEach deletes candidates, some at a time, unless they are too many or the mode says not to. describe returns what is said of one

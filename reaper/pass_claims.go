@@ -1,8 +1,10 @@
 package reaper
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -40,6 +42,8 @@ func decideOrphanedClaim(c *claim, deployed bool, mounted bool, policy *v1alpha1
 		return orphan{reason: "its agent is there"}
 	case mounted:
 		return orphan{reason: "another workload mounts it"}
+	case protection(c.protects, now) != "":
+		return orphan{reason: "it is protected"}
 	}
 	return waitAsOrphan(c.orphanedSince, c.created, policy.Reaper.Claims.After.Duration, now, "its user type deletes storage, and its agent has gone")
 }
@@ -70,6 +74,7 @@ func (w *worker) passClaims(ctx context.Context) Result {
 		orphan
 	}
 	var candidates, changed []decided
+	failed := ""
 	w.inventory.each(func(p *place) {
 		for _, c := range p.claims {
 			name := c.labels[lifecycle.LabelDeployment]
@@ -77,11 +82,7 @@ func (w *worker) passClaims(ctx context.Context) Result {
 				continue
 			}
 			result.Examined++
-			mounted := false
-			for _, d := range p.workloads {
-				mounted = mounted || slices.Contains(d.claims, c.name)
-			}
-			o := decideOrphanedClaim(c, p.workloads["Deployment/"+name] != nil, mounted, file, now)
+			o := decideOrphanedClaim(c, p.workloads["Deployment/"+name] != nil, p.mounts(c.name), file, now)
 			switch {
 			case o.goes:
 				candidates = append(candidates, decided{c, o})
@@ -94,8 +95,14 @@ func (w *worker) passClaims(ctx context.Context) Result {
 	})
 	if !w.DryRun {
 		for _, c := range changed {
-			if err := noteOrphan(ctx, w.client.CoreV1().RESTClient(), "persistentvolumeclaims", &c.claim.object, c.since); err != nil && result.Error == "" {
-				result.Error = "claim " + c.namespace + "/" + c.name + ": " + err.Error()
+			err := noteOrphan(ctx, w.client.CoreV1().RESTClient(), "persistentvolumeclaims", &c.claim.object, c.since)
+			switch {
+			case apierrors.IsForbidden(err): // a role agent's namespace that has not granted it
+				w.say(ctx, &result, Decision{
+					Kind: "PersistentVolumeClaim", Namespace: c.namespace, Name: c.name, Verdict: "kept", Reason: err.Error(),
+				}, false)
+			case err != nil:
+				failed = cmp.Or(failed, fmt.Sprintf("claim %s/%s: %v", c.namespace, c.name, err))
 			}
 		}
 	}
@@ -104,7 +111,23 @@ func (w *worker) passClaims(ctx context.Context) Result {
 		return Decision{Kind: "PersistentVolumeClaim", Namespace: c.namespace, Name: c.name, Reason: c.reason, uid: c.uid},
 			func(ctx context.Context) error { return w.deleteClaim(ctx, c.claim) }
 	})
+	result.Error = cmp.Or(result.Error, failed)
 	return result
+}
+
+// mounts says whether anything mounts a claim: a workload, or a Pod that none made.
+func (p *place) mounts(claim string) bool {
+	for _, w := range p.workloads {
+		if slices.Contains(w.claims, claim) {
+			return true
+		}
+	}
+	for _, pod := range p.pods {
+		if slices.Contains(pod.claims, claim) {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *worker) coveredByPolicy(namespace string) bool {
@@ -131,7 +154,12 @@ func noteOrphan(ctx context.Context, client rest.Interface, resource string, o *
 	return err
 }
 
-// deleteClaim decides once more, by what the API server says now.
+// deleteClaim decides once more, by what the API server says now. What mounts a claim is not asked anew of every workload there: the
+// watches tell, and admission lets no other workload of user agents mount it.
+//
+// An agent that is created between the look and the deletion is not always seen: the claim itself need not have changed. Then its Pod
+// finds no claim, or one that is on its way out, and waits until there is a new one, which is what a user type that deletes storage
+// has promised. Whoever writes to the claim meanwhile, as a gateway does that brings it back, makes the deletion fail.
 func (w *worker) deleteClaim(ctx context.Context, c *claim) error {
 	live, err := w.client.CoreV1().PersistentVolumeClaims(c.namespace).Get(ctx, c.name, metav1.GetOptions{})
 	if err != nil {
@@ -141,9 +169,6 @@ func (w *worker) deleteClaim(ctx context.Context, c *claim) error {
 	name := now.labels[lifecycle.LabelDeployment]
 	if now.uid != c.uid || name != c.labels[lifecycle.LabelDeployment] {
 		return kept("it is another claim by now")
-	}
-	if why := protection(live.Annotations, w.Now()); why != "" {
-		return kept("%s", why)
 	}
 	switch _, err := w.client.AppsV1().Deployments(c.namespace).Get(ctx, name, metav1.GetOptions{}); {
 	case err == nil:
@@ -158,7 +183,9 @@ func (w *worker) deleteClaim(ctx context.Context, c *claim) error {
 	case len(pods.Items) > 0:
 		return kept("Pod %s of its agent is there", pods.Items[0].Name)
 	}
-	if o := decideOrphanedClaim(now, false, false, w.Policy.File(), w.Now()); !o.goes {
+	mounted := false
+	w.inventory.look(c.namespace, func(p *place) { mounted = p.mounts(c.name) })
+	if o := decideOrphanedClaim(now, false, mounted, w.Policy.File(), w.Now()); !o.goes {
 		return kept("%s", o.reason)
 	}
 	return w.client.CoreV1().PersistentVolumeClaims(c.namespace).Delete(ctx, c.name, preconditions(&now.object))

@@ -28,7 +28,8 @@ const (
 	// leftoverRetry is when a namespace is looked at again whose leftovers could not be read.
 	leftoverRetry = 10 * time.Minute
 
-	// leftoverLooks is how many namespaces one pass looks at: each takes some lists.
+	// leftoverLooks is how many namespaces one pass looks at: each takes some lists. A pass that is the only one looks at all: the next
+	// one knows nothing of it, and would look at the same again.
 	leftoverLooks = 100
 )
 
@@ -119,7 +120,7 @@ func (w *worker) leftoverNamespaces(policy *v1alpha1.Reaper) []string {
 		if known && due.After(now) {
 			continue
 		}
-		if names = append(names, name); len(names) == leftoverLooks {
+		if names = append(names, name); len(names) == leftoverLooks && !w.once {
 			break
 		}
 	}

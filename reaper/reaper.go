@@ -116,6 +116,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 // deleted is decided on live reads, and with preconditions. A list that could not be read is an error.
 func (r *Reaper) Once(ctx context.Context) (*Report, error) {
 	w := newWorker(r.options, r.client)
+	w.once = true
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	var all sync.WaitGroup

@@ -86,6 +86,9 @@ type pod struct {
 	// ended is how the agent ended, if it is dead with 42.
 	ended *ending
 
+	// claims are those that it mounts, if no workload made it that says the same.
+	claims []string
+
 	// digest changes with what counts as activity.
 	digest uint64
 }
@@ -111,9 +114,11 @@ type workload struct {
 	// nothing is known.
 	owner string
 
-	// Of Deployments only: labels, and the claims that the template mounts.
-	labels map[string]string
+	// claims are those that the template mounts.
 	claims []string
+
+	// Of Deployments only: labels, and annotations that protect.
+	labels, protects map[string]string
 }
 
 // claim is a PersistentVolumeClaim, service a Service.
@@ -126,6 +131,7 @@ type (
 type dependent struct {
 	object
 	labels        map[string]string
+	protects      map[string]string
 	owners        []metav1.OwnerReference
 	orphanedSince string
 }
@@ -142,21 +148,21 @@ func recordOf(o runtime.Object) record {
 	case *corev1.Service:
 		return &service{dependentOf(&o.ObjectMeta)}
 	case *appsv1.Deployment:
-		w := workloadOf(&o.ObjectMeta, "Deployment", wantsReplicas(o.Spec.Replicas))
-		w.labels, w.claims = ours(o.Labels), claimsOf(&o.Spec.Template.Spec)
+		w := workloadOf(o, &o.ObjectMeta, "Deployment", wantsReplicas(o.Spec.Replicas))
+		w.labels, w.protects = ours(o.Labels), protecting(o.Annotations)
 		return w
 	case *appsv1.ReplicaSet:
-		return workloadOf(&o.ObjectMeta, "ReplicaSet", wantsReplicas(o.Spec.Replicas))
+		return workloadOf(o, &o.ObjectMeta, "ReplicaSet", wantsReplicas(o.Spec.Replicas))
 	case *appsv1.StatefulSet:
-		return workloadOf(&o.ObjectMeta, "StatefulSet", wantsReplicas(o.Spec.Replicas))
+		return workloadOf(o, &o.ObjectMeta, "StatefulSet", wantsReplicas(o.Spec.Replicas))
 	case *appsv1.DaemonSet:
-		return workloadOf(&o.ObjectMeta, "DaemonSet", true)
+		return workloadOf(o, &o.ObjectMeta, "DaemonSet", true)
 	case *corev1.ReplicationController:
-		return workloadOf(&o.ObjectMeta, "ReplicationController", wantsReplicas(o.Spec.Replicas))
+		return workloadOf(o, &o.ObjectMeta, "ReplicationController", wantsReplicas(o.Spec.Replicas))
 	case *batchv1.Job:
-		return workloadOf(&o.ObjectMeta, "Job", finishedAt(o).IsZero())
+		return workloadOf(o, &o.ObjectMeta, "Job", finishedAt(o).IsZero())
 	case *batchv1.CronJob:
-		return workloadOf(&o.ObjectMeta, "CronJob", o.Spec.Suspend == nil || !*o.Spec.Suspend)
+		return workloadOf(o, &o.ObjectMeta, "CronJob", o.Spec.Suspend == nil || !*o.Spec.Suspend)
 	}
 	return nil
 }
@@ -208,6 +214,9 @@ func podOf(o *corev1.Pod) *pod {
 			_, _ = io.WriteString(digest, s.Name+strconv.Itoa(int(s.RestartCount))+strconv.FormatBool(s.State.Running != nil))
 		}
 	}
+	if metav1.GetControllerOfNoCopy(o) == nil {
+		p.claims = claimsOf(&o.Spec)
+	}
 	p.digest, p.ended = digest.Sum64(), endingOf(o)
 	return p
 }
@@ -235,12 +244,17 @@ func endingOf(o *corev1.Pod) *ending {
 	return nil
 }
 
-func workloadOf(m *metav1.ObjectMeta, kind string, wants bool) *workload {
+func workloadOf(o runtime.Object, m *metav1.ObjectMeta, kind string, wants bool) *workload {
 	w := &workload{object: newObject(m), kind: kind, wants: wants && m.DeletionTimestamp == nil}
 	if c := metav1.GetControllerOfNoCopy(m); c != nil {
 		switch kind + " of " + c.APIVersion + " " + c.Kind {
 		case "ReplicaSet of apps/v1 Deployment", "Job of batch/v1 CronJob":
 			w.owner = c.Kind + "/" + c.Name
+		}
+	}
+	if w.owner == "" { // else its owner's template says the same
+		for _, spec := range podSpecs(o) {
+			w.claims = append(w.claims, claimsOf(spec)...)
 		}
 	}
 	return w
@@ -277,13 +291,19 @@ func claimsOf(spec *corev1.PodSpec) []string {
 
 func dependentOf(m *metav1.ObjectMeta) dependent {
 	return dependent{
-		object: newObject(m), labels: ours(m.Labels), owners: m.OwnerReferences, orphanedSince: m.Annotations[lifecycle.AnnotationOrphanedSince],
+		object: newObject(m), labels: ours(m.Labels), protects: protecting(m.Annotations), owners: m.OwnerReferences,
+		orphanedSince: m.Annotations[lifecycle.AnnotationOrphanedSince],
 	}
 }
 
 // ours keeps the labels that say whose an object is.
 func ours(labels map[string]string) map[string]string {
 	return only(labels, lifecycle.LabelDeployment, lifecycle.LabelUserType)
+}
+
+// protecting keeps the annotations by which an object is protected.
+func protecting(annotations map[string]string) map[string]string {
+	return only(annotations, lifecycle.AnnotationDoNotReap, lifecycle.AnnotationDoNotReapUntil)
 }
 
 // only keeps some keys of a map; nil if it has none of them.

@@ -23,8 +23,9 @@ type worker struct {
 	inventory *inventory
 	mirror    *mirror
 
-	// begun is when it began.
+	// begun is when it began. once says that it makes one pass and no more.
 	begun time.Time
+	once  bool
 
 	agents *agentQueue
 	dismantler
@@ -105,8 +106,13 @@ func (w *worker) changed(before, after record, first bool) {
 		if after == nil {
 			w.leftoversDue(r.namespace, now)
 		}
-	case *namespace, *workload:
-		w.soon(placeOf(r), false)
+	case *workload:
+		w.soon(r.namespace, false)
+	case *namespace:
+		w.soon(r.name, false)
+		if after == nil {
+			w.forgetNamespace(r.name)
+		}
 	}
 }
 
@@ -167,6 +173,18 @@ func (w *worker) forget(kind, namespace, name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.said, kind+"/"+namespace+"/"+name)
+}
+
+// forgetNamespace drops what was remembered of a namespace that is gone.
+func (w *worker) forgetNamespace(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.due, name)
+	for key := range w.said {
+		if kind, of, _ := strings.Cut(key, "/"); strings.HasPrefix(of, name+"/") || kind == "Namespace" && of == "/"+name {
+			delete(w.said, key)
+		}
+	}
 }
 
 // annotate writes annotations on a Namespace, if it is still the very one, as it was when they were decided on.

@@ -1,0 +1,79 @@
+package reaper
+
+import (
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+func TestDecideLeftover(t *testing.T) {
+	const (
+		now      = "2026-01-02T12:00:00Z"
+		hourAgo  = "2026-01-02T11:00:00Z"
+		lately   = "2026-01-02T11:00:01Z"
+		tomorrow = "2026-01-03T12:00:00Z"
+		expires  = lifecycle.AnnotationExpiresAt
+		since    = lifecycle.AnnotationOrphanedSince
+	)
+	gone := func(since string) orphan {
+		return orphan{goes: true, reason: "Pod worker-1 that made it has gone, and nothing refers to it; seen so since " + since, since: since}
+	}
+	note := func(key, value string) func(*leftover) { return func(l *leftover) { l.annotations[key] = value } }
+	orphaned := note(since, hourAgo)
+	job := func(finished time.Time) func(*leftover) {
+		return func(l *leftover) { l.kind, l.name, l.finished = "Job", "once", finished }
+	}
+	type changes []func(*leftover)
+	for name, tc := range map[string]struct {
+		changes changes
+		want    orphan
+	}{
+		"first seen":               {nil, orphan{reason: "it has not been an orphan for long enough", since: now, next: newYear.Add(time.Hour)}},
+		"seen long ago":            {changes{orphaned}, gone(hourAgo)},
+		"seen lately":              {changes{note(since, lately)}, orphan{reason: "it has not been an orphan for long enough", since: lately, next: newYear.Add(time.Second)}},
+		"seen at no time":          {changes{note(since, "x")}, orphan{reason: "it has not been an orphan for long enough", since: now, next: newYear.Add(time.Hour)}},
+		"young":                    {changes{orphaned, func(l *leftover) { l.created = newYear.Add(-59 * time.Minute) }}, orphan{reason: "it is not old enough", next: newYear.Add(time.Minute)}},
+		"its Pod is there":         {changes{orphaned, func(l *leftover) { l.madeBy = "alive" }}, orphan{reason: "the Pod that made it is there"}},
+		"used":                     {changes{orphaned, func(l *leftover) { l.name = "used" }}, orphan{reason: "something refers to it"}},
+		"a ConfigMap of that name": {changes{orphaned, func(l *leftover) { l.kind, l.name = "ConfigMap", "used" }}, gone(hourAgo)},
+		"owned":                    {changes{orphaned, func(l *leftover) { l.owned = true }}, orphan{reason: "it goes with its owner"}},
+		"protected":                {changes{orphaned, note(lifecycle.AnnotationDoNotReap, "yes")}, orphan{reason: "it is protected"}},
+		"stamp is empty":           {changes{orphaned, func(l *leftover) { l.madeBy = "" }}, orphan{reason: "its stamp is empty"}},
+		"being deleted":            {changes{orphaned, func(l *leftover) { l.deleting = true }}, orphan{reason: "it is being deleted", since: hourAgo}},
+
+		"expired":                    {changes{note(expires, now)}, orphan{goes: true, reason: "expired at " + now}},
+		"expired, its Pod is there":  {changes{note(expires, hourAgo), func(l *leftover) { l.madeBy = "alive" }}, orphan{goes: true, reason: "expired at " + hourAgo}},
+		"expired and young":          {changes{note(expires, now), func(l *leftover) { l.created = newYear }}, orphan{goes: true, reason: "expired at " + now}},
+		"expired and used":           {changes{note(expires, now), func(l *leftover) { l.name = "used" }}, orphan{reason: "something refers to it"}},
+		"expired and protected":      {changes{note(expires, now), note(lifecycle.AnnotationDoNotReap, "true")}, orphan{reason: "it is protected"}},
+		"not expired":                {changes{orphaned, note(expires, tomorrow)}, orphan{reason: "it has not expired", next: newYear.Add(24 * time.Hour)}},
+		"expires at no time":         {changes{orphaned, note(expires, "soon")}, orphan{reason: "it cannot be read when it expires"}},
+		"expires at no time, young":  {changes{note(expires, ""), func(l *leftover) { l.created = newYear }}, orphan{reason: "it cannot be read when it expires"}},
+		"expires by a clock of Unix": {changes{orphaned, note(expires, "1767355200")}, orphan{reason: "it cannot be read when it expires"}},
+
+		"Job works":                  {changes{orphaned, job(time.Time{})}, orphan{reason: "it works"}},
+		"Job works and has expired":  {changes{note(expires, now), job(time.Time{})}, orphan{reason: "it works"}},
+		"Job finished":               {changes{job(newYear.Add(-time.Hour))}, orphan{goes: true, reason: "finished at " + hourAgo}},
+		"Job finished, Pod there":    {changes{job(newYear.Add(-time.Hour)), func(l *leftover) { l.madeBy = "alive" }}, orphan{goes: true, reason: "finished at " + hourAgo}},
+		"Job finished lately":        {changes{job(newYear.Add(-time.Minute))}, orphan{reason: "it has finished not long ago", next: newYear.Add(59 * time.Minute)}},
+		"Job of a CronJob":           {changes{job(newYear.Add(-time.Hour)), func(l *leftover) { l.owned = true }}, orphan{reason: "it goes with its owner"}},
+		"Job expires at no time":     {changes{job(newYear.Add(-time.Hour)), note(expires, "soon")}, orphan{reason: "it cannot be read when it expires"}},
+		"Job finished, not expired":  {changes{job(newYear.Add(-time.Hour)), note(expires, tomorrow)}, orphan{reason: "it has not expired", next: newYear.Add(24 * time.Hour)}},
+		"Job finished and protected": {changes{job(newYear.Add(-time.Hour)), note(lifecycle.AnnotationDoNotReapUntil, tomorrow)}, orphan{reason: "it is protected"}},
+	} {
+		l := &leftover{
+			object: object{namespace: "agent-x", name: "token", created: newYear.Add(-24 * time.Hour)}, kind: "Secret", madeBy: "dead",
+			annotations: map[string]string{lifecycle.AnnotationCreatedByPod: "worker-1"},
+		}
+		for _, change := range tc.changes {
+			change(l)
+		}
+		around := &surroundings{pods: map[types.UID]bool{"alive": true}, references: map[string]bool{"Secret/used": true}}
+		if got := decideLeftover(l, around, &examplePolicy(t).Reaper.Leftovers, newYear); got != tc.want {
+			t.Errorf("%s: %+v\nwant %+v", name, got, tc.want)
+		}
+	}
+}
