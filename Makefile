@@ -81,6 +81,11 @@ bench-sidecar: ## Measure what a sidecar costs a Pod while its agent works; take
 bench-lives: ## Measure how long agents take to go, on the kind cluster of E2E_KUBECONFIG, as make e2e leaves it.
 	@go run ./bench/lives
 
+.PHONY: bench-reaper
+bench-reaper: ## Measure the reaper, side by side with a shell loop; takes ten minutes.
+#- SIZES=100,1000,10000 DRAIN=5000 measures a large fleet, for an hour.
+	@assets=$$(tools/assets --with-controller-manager) && KUBEBUILDER_ASSETS="$$assets" bench/reaper/run
+
 .PHONY: e2e
 e2e: images e2e-images $(KIND) ## Run the end-to-end tests on a kind cluster of their own.
 #- E2E_KUBECONFIG=FILE uses that kind cluster instead.

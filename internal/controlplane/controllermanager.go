@@ -31,7 +31,7 @@ type controllerManager struct {
 
 // startControllerManager runs kube-controller-manager and returns when its controllers have served the namespace
 // default.
-func (cp *ControlPlane) startControllerManager(ctx context.Context) error {
+func (cp *ControlPlane) startControllerManager(ctx context.Context, flags []string) error {
 	user, err := cp.env.AddUser(envtest.User{Name: "system:kube-controller-manager"}, &rest.Config{})
 	if err != nil {
 		return fmt.Errorf("controlplane: adding kube-controller-manager's user: %w", err)
@@ -56,16 +56,16 @@ func (cp *ControlPlane) startControllerManager(ctx context.Context) error {
 	}
 	defer log.Close()
 
-	cmd := exec.Command(program,
-		"--kubeconfig="+cp.path("controller-manager.kubeconfig"),
+	cmd := exec.Command(program, append([]string{
+		"--kubeconfig=" + cp.path("controller-manager.kubeconfig"),
 		// One service account per controller, as kubeadm sets it up: admission sees which one acts.
 		"--use-service-account-credentials=true",
-		"--service-account-private-key-file="+cp.signingKey(),
-		"--root-ca-file="+cp.path("ca.crt"),
+		"--service-account-private-key-file=" + cp.signingKey(),
+		"--root-ca-file=" + cp.path("ca.crt"),
 		"--leader-elect=false",
 		// No port: nobody asks it for metrics, and a fixed one would collide with a second control plane.
 		"--secure-port=0",
-	)
+	}, flags...)...)
 	cmd.Stdout, cmd.Stderr = log.File, log.File
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("controlplane: %w", err)

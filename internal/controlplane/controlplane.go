@@ -73,16 +73,17 @@ func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 		return nil, err
 	}
 	if opts.ControllerManager {
-		if err := cp.startControllerManager(ctx); err != nil {
+		if err := cp.startControllerManager(ctx, nil); err != nil {
 			return nil, err
 		}
 	}
 	return cp, nil
 }
 
-// StartControllerManager starts kube-controller-manager where Start was not asked for it. It must be called once at most.
-func (cp *ControlPlane) StartControllerManager(ctx context.Context) error {
-	return cp.startControllerManager(ctx)
+// StartControllerManager starts kube-controller-manager where Start was not asked for it, with further flags. It must be called once
+// at most.
+func (cp *ControlPlane) StartControllerManager(ctx context.Context, flags ...string) error {
+	return cp.startControllerManager(ctx, flags)
 }
 
 // Kubeconfig is the path of a file with Config's access, for programs that take one. Stop removes it.
