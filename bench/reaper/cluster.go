@@ -96,7 +96,8 @@ func (c *cluster) namespace(ctx context.Context, name string) error {
 // does in a cluster. It may do everything if all is set, else what the manifests let it do.
 func (c *cluster) account(ctx context.Context, namespace, name string, all bool) (*rest.Config, error) {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := c.admin.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{}); ignoreExists(err) != nil {
+	_, err := c.admin.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{})
+	if err = ignoreExists(err); err != nil {
 		return nil, err
 	}
 	if all {
@@ -105,7 +106,8 @@ func (c *cluster) account(ctx context.Context, namespace, name string, all bool)
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}},
 		}
-		if _, err := c.admin.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); ignoreExists(err) != nil {
+		_, err := c.admin.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
+		if err = ignoreExists(err); err != nil {
 			return nil, err
 		}
 	}

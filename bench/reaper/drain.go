@@ -37,7 +37,7 @@ func drain(ctx context.Context, o *options, dir string, parallelism int) (_ *dra
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
-	if err := fill(ctx, "marked namespaces with a claim and a Deployment", 0, o.drain, c.addMarked); err != nil {
+	if err := c.fillMarked(ctx, o.drain); err != nil {
 		return nil, err
 	}
 	filled := time.Now()

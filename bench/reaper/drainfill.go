@@ -15,6 +15,20 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
+// fillMarked makes n namespaces that are to go: the first by asking the API server, the others as copies of it.
+func (c *cluster) fillMarked(ctx context.Context, n int) error {
+	if err := c.addMarked(ctx, 0); err != nil {
+		return err
+	}
+	m, err := c.modelOf(ctx, numbered("agent-gone-", 0))
+	if err != nil {
+		return err
+	}
+	return fill(ctx, "marked namespaces with a claim and a Deployment", 1, n, func(ctx context.Context, n int) error {
+		return c.copyOf(ctx, m, numbered("agent-gone-", n))
+	})
+}
+
 // addMarked makes the n-th namespace that is to go, as it is some time after its agent was scaled to nothing. What controllers would
 // make there is there already, so that they come to rest soon.
 func (c *cluster) addMarked(ctx context.Context, n int) error {
@@ -83,7 +97,7 @@ func (c *cluster) addWorkload(ctx context.Context, namespace string) error {
 			Type: t, Status: corev1.ConditionTrue, Reason: reason, LastUpdateTime: now, LastTransitionTime: now,
 		})
 	}
-	d.Status.ObservedGeneration = d.Generation
+	d.Status.ObservedGeneration, d.Status.TerminatingReplicas = d.Generation, new(int32)
 	if d, err = c.admin.AppsV1().Deployments(namespace).UpdateStatus(ctx, d, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
@@ -106,7 +120,7 @@ func (c *cluster) addWorkload(ctx context.Context, namespace string) error {
 	if rs, err = c.admin.AppsV1().ReplicaSets(namespace).Create(ctx, rs, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	rs.Status.ObservedGeneration = rs.Generation
+	rs.Status.ObservedGeneration, rs.Status.TerminatingReplicas = rs.Generation, new(int32)
 	_, err = c.admin.AppsV1().ReplicaSets(namespace).UpdateStatus(ctx, rs, metav1.UpdateOptions{})
 	return err
 }

@@ -22,8 +22,8 @@ const podsEach = 5
 // fillers is how many goroutines write.
 const fillers = 16
 
-// fill calls make for the numbers from until to, and says how far it is.
-func fill(ctx context.Context, what string, from, to int, make func(context.Context, int) error) error {
+// fill calls add for the numbers from until to, and says how far it is.
+func fill(ctx context.Context, what string, from, to int, add func(context.Context, int) error) error {
 	began := time.Now()
 	var done atomic.Int64
 	watching, stop := context.WithCancel(ctx)
@@ -45,7 +45,7 @@ func fill(ctx context.Context, what string, from, to int, make func(context.Cont
 	for n := from; n < to && ctx.Err() == nil; n++ {
 		group.Go(func() error {
 			defer done.Add(1)
-			return make(ctx, n)
+			return add(ctx, n)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -63,6 +63,26 @@ func roleNamespace(name string, annotations map[string]string) *corev1.Namespace
 	}}
 }
 
+// fillFleet makes a fleet larger: the first few namespaces by asking the API server, the others as copies of them.
+func (c *cluster) fillFleet(ctx context.Context, from, to int) error {
+	what := fmt.Sprintf("namespaces with a Deployment and %d Pods", podsEach)
+	if from < models {
+		if err := fill(ctx, what, from, min(to, models), c.addToFleet); err != nil {
+			return err
+		}
+	}
+	var of [models]*model
+	for i := range of {
+		var err error
+		if of[i], err = c.modelOf(ctx, numbered("agent-fleet-", i)); err != nil {
+			return err
+		}
+	}
+	return fill(ctx, what, max(from, models), to, func(ctx context.Context, n int) error {
+		return c.copyOf(ctx, of[n%models], numbered("agent-fleet-", n))
+	})
+}
+
 // addToFleet makes the n-th namespace of a fleet, with a Deployment and Pods. In three of four namespaces they run; in the others they
 // ran, and nothing wants to.
 func (c *cluster) addToFleet(ctx context.Context, n int) error {
@@ -76,7 +96,7 @@ func (c *cluster) addToFleet(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	runs := n%4 != 3
+	runs := n%models != 3
 	d.Namespace, d.Spec.Replicas = name, new(int32)
 	d.Labels[lifecycle.LabelDeployment], d.Spec.Template.Labels[lifecycle.LabelDeployment] = d.Name, d.Name // as the webhook does
 	if runs {

@@ -19,23 +19,20 @@ type look struct {
 	namespaces int
 
 	// sampled is how many namespaces the shell loop looked at; its use is extrapolated from them.
-	sampled      int
-	shell        used
-	shellCalls   float64
-	shellServer  float64 // CPU of kube-apiserver, in seconds
-	onceRuns     int
-	once         used // the median by time
-	onceCalls    *calls
-	onceServer   float64
-	filled       time.Duration
-	first        time.Duration
-	firstCalls   *calls
-	written      time.Duration
-	passes       []pass // as the policy is
-	bare         []pass // without looking for leftovers
-	resident     int64
-	peak         int64
-	residentOnce int64
+	sampled     int
+	shell       used
+	shellCalls  float64
+	shellServer float64 // CPU of kube-apiserver, in seconds
+	once        used    // the median by time
+	onceCalls   *calls
+	onceServer  float64
+	first       time.Duration
+	firstCalls  *calls
+	written     time.Duration
+	passes      []pass // as the policy is
+	bare        []pass // without looking for leftovers
+	resident    int64
+	peak        int64
 }
 
 // pass is one in which nothing has changed.
@@ -88,7 +85,7 @@ func lookAtFleets(ctx context.Context, o *options, dir string) (_ []*look, err e
 	var looks []*look
 	from := 0
 	for _, size := range o.sizes {
-		if err := fill(ctx, fmt.Sprintf("namespaces with a Deployment and %d Pods", podsEach), from, size, c.addToFleet); err != nil {
+		if err := c.fillFleet(ctx, from, size); err != nil {
 			return nil, err
 		}
 		from = size

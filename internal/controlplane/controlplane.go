@@ -92,6 +92,9 @@ func (cp *ControlPlane) Kubeconfig() string { return filepath.Join(cp.dir, "kube
 // Kubectl is the path of a kubectl of the API server's version.
 func (cp *ControlPlane) Kubectl() string { return filepath.Join(cp.assetsDir, "kubectl") }
 
+// EtcdURL is where etcd answers anybody on this machine.
+func (cp *ControlPlane) EtcdURL() string { return cp.env.Etcd.URL.String() }
+
 // Stop ends every process, in an order in which none misses another, waits for them and removes their data.
 func (cp *ControlPlane) Stop() error {
 	var errs []error
