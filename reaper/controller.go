@@ -75,6 +75,13 @@ func (q *agentQueue) work(ctx context.Context, parallelism int) {
 	all.Wait()
 }
 
+// drain looks at every agent that waits, once. What has to wait longer is for the next run.
+func (q *agentQueue) drain(ctx context.Context) {
+	for q.queue.Len() > 0 && ctx.Err() == nil {
+		q.next(ctx)
+	}
+}
+
 func (q *agentQueue) next(ctx context.Context) bool {
 	name, shutdown := q.queue.Get()
 	if shutdown {

@@ -112,7 +112,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 	return nil
 }
 
-// Once makes one pass over the cluster, and takes apart what earlier passes have marked, without asking for the Lease: whatever is
+// Once makes one pass over the cluster, looks after every agent, and takes apart what earlier passes have marked, without asking for the Lease: whatever is
 // deleted is decided on live reads, and with preconditions. A list that could not be read is an error.
 func (r *Reaper) Once(ctx context.Context) (*Report, error) {
 	w := newWorker(r.options, r.client)
@@ -127,7 +127,10 @@ func (r *Reaper) Once(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	report := w.pass(ctx)
-	w.dismantleNow(ctx)
+	if !w.DryRun {
+		w.agents.drain(ctx)
+		w.dismantleNow(ctx)
+	}
 	for i := range report.Reapers {
 		if report.Reapers[i].Reaper == "namespaces" {
 			report.Reapers[i].Reaped = w.takeReaped()
