@@ -38,7 +38,9 @@ func TestNATS(t *testing.T) {
 			if url < 0 || container.Env[url].ValueFrom.ConfigMapKeyRef.Name != "lifecycle-nats" {
 				t.Errorf("env %v does not say where NATS is", container.Env)
 			}
-			if !slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == "nats" && v.Secret != nil && v.Secret.SecretName == "lifecycle-nats" }) {
+			if !slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool {
+				return v.Name == "nats" && v.Secret != nil && v.Secret.SecretName == "lifecycle-nats"
+			}) {
 				t.Errorf("volumes %v hold no credentials", spec.Volumes)
 			}
 			one(t, render(t, tc.installation), "ConfigMap", "lifecycle-nats")
