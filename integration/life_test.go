@@ -107,6 +107,12 @@ func (l *life) exits(t *testing.T, code int32) {
 // exited writes the Pod's status where the kubelet is late.
 func (l *life) exited(t *testing.T, code int32, at time.Time) {
 	t.Helper()
+	l.reported(t, code, at, func(*corev1.PodStatus, *corev1.ContainerStatus) {})
+}
+
+// reported writes the Pod's status with something else about the agent's container.
+func (l *life) reported(t *testing.T, code int32, at time.Time, change func(*corev1.PodStatus, *corev1.ContainerStatus)) {
+	t.Helper()
 	ended, began := metav1.NewTime(at), metav1.NewTime(at.Add(-time.Minute))
 	pod := l.pod.DeepCopy()
 	pod.Status.Phase, pod.Status.StartTime = corev1.PodRunning, &began
@@ -118,6 +124,7 @@ func (l *life) exited(t *testing.T, code int32, at time.Time) {
 			status.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 				ExitCode: code, StartedAt: began, FinishedAt: ended, ContainerID: status.ContainerID,
 			}}
+			change(&pod.Status, &status)
 		}
 		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, status)
 	}

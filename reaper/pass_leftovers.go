@@ -180,7 +180,11 @@ func (k *stampedKind) list(ctx context.Context, namespace string) ([]*leftover, 
 			page := &batchv1.JobList{}
 			return page, request.Do(ctx).Into(page)
 		}
-		raw, err := request.SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx).Raw()
+		answer := request.SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx)
+		if err := answer.Error(); err != nil { // Raw would leave out what the API server says about it
+			return nil, err
+		}
+		raw, err := answer.Raw()
 		if err != nil {
 			return nil, err
 		}
