@@ -40,6 +40,7 @@ func TestForgotten(t *testing.T) {
 	t.Run("claims", func(t *testing.T) { testOrphanedClaims(t, c) })
 	t.Run("claims of agents that come back meanwhile", func(t *testing.T) { testClaimRaces(t, c) })
 	t.Run("claims without rights", func(t *testing.T) { testClaimsWithoutRights(t, c) })
+	t.Run("drift", func(t *testing.T) { testDrift(t, c) })
 	t.Run("leftovers", func(t *testing.T) { testLeftovers(t, c, audit) })
 }
 

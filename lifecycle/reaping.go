@@ -34,6 +34,9 @@ const (
 	// AnnotationPhase is what the namespace is at, and since when: "TIME PHASE", one of active, unhealthy, idle and marked.
 	AnnotationPhase = Prefix + "phase"
 
+	// AnnotationDrift says in short how the namespace differs from its role's template. It goes when it does no more.
+	AnnotationDrift = Prefix + "drift"
+
 	// AnnotationUnhealthy says what is wrong with the agent there, and since when: "TIME REASON".
 	AnnotationUnhealthy = Prefix + "unhealthy"
 )
@@ -50,3 +53,7 @@ const (
 	// AnnotationCreatedByPod is that Pod's name.
 	AnnotationCreatedByPod = Prefix + "created-by-pod"
 )
+
+// LabelRoleTemplate on a ConfigMap in the system's namespace says that its values are YAML documents of what the namespace of a role's
+// agent holds. Its own value is the role, as LabelAgentRole has it. "{namespace}" in them stands for the namespace's name.
+const LabelRoleTemplate = Prefix + "role-template"

@@ -62,6 +62,9 @@ type Event struct {
 	LastActivity time.Time
 	HeldBy       []string
 
+	// Drift says how a namespace differs from its role's template, in NamespaceDrifted.
+	Drift []string
+
 	// UserType and Pod are an agent's; ExitCode is 42 in AgentShutdown.
 	UserType, Pod string
 	ExitCode      int

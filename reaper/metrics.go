@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics of a Reaper. The label reaper is one of namespaces, agents, claims and leftovers.
+// Metrics of a Reaper. The label reaper is one of namespaces, agents, claims, leftovers and drift.
 type Metrics struct {
 	leading   prometheus.Gauge
 	owned     *prometheus.CounterVec
@@ -23,6 +23,7 @@ type Metrics struct {
 	namespaces *prometheus.GaugeVec
 	unhealthy  prometheus.Gauge
 	stuck      prometheus.Gauge
+	drifted    prometheus.Gauge
 	failures   prometheus.Counter
 }
 
@@ -60,10 +61,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		namespaces: gauges("agent_lifecycle_reaper_namespaces", "Namespaces of role agents by phase.", "phase"),
 		unhealthy:  gauge("agent_lifecycle_reaper_unhealthy_namespaces", "Namespaces whose agent crashes, is not ready for too long, or is missing."),
 		stuck:      gauge("agent_lifecycle_reaper_stuck_namespaces", "Namespaces that have been Terminating for too long."),
+		drifted:    gauge("agent_lifecycle_reaper_drifted_namespaces", "Namespaces that differ from the template of their role."),
 		failures:   counter("agent_lifecycle_reaper_failures_total", "Steps of taking a namespace apart that failed and are tried again."),
 	}
 	registry.MustRegister(m.leading, m.owned, m.restarted, m.passes, m.duration, m.candidates, m.reaped, m.kept, m.capHits, m.lastGood,
-		m.interval, m.namespaces, m.unhealthy, m.stuck, m.failures)
+		m.interval, m.namespaces, m.unhealthy, m.stuck, m.drifted, m.failures)
 	// A counter that begins with 1 has no increase for whoever watches it.
 	for _, name := range reaperNames {
 		m.reaped.WithLabelValues(name)
@@ -73,7 +75,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 }
 
 // reaperNames are the values of the label reaper.
-var reaperNames = []string{"namespaces", "agents", "claims", "leftovers"}
+var reaperNames = []string{"namespaces", "agents", "claims", "leftovers", "drift"}
 
 // off forgets what is only true of a reaper that works.
 func (m *Metrics) off(reaper string) {

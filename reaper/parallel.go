@@ -45,7 +45,7 @@ func (w *worker) deleteEach(ctx context.Context, result *Result, n int, describe
 			}
 			w.say(ctx, result, d, false)
 			if d.Verdict == "deleted" {
-				w.forget(d.Kind, d.Namespace, d.Name)
+				w.forget(result, &d)
 				w.Announcer.Announce(reapedEvent(&d, w.Now()))
 			}
 			return nil

@@ -82,7 +82,7 @@ func (w *worker) lookAgain(ctx context.Context, names []string) {
 	}
 	all, _ := w.judgeAll(names, policy)
 	all = slices.DeleteFunc(all, func(j judged) bool { return j.reaps() || j.phase == Ready })
-	var result Result
+	result := Result{Reaper: "namespaces"}
 	for i := range all {
 		w.tell(ctx, &result, &all[i], policy.Namespaces.Mode)
 	}

@@ -258,6 +258,7 @@ func (w *worker) reapers() []reaper {
 		{"agents", w.passAgents},
 		{"claims", w.passClaims},
 		{"leftovers", w.passLeftovers},
+		{"drift", w.passDrift},
 	}
 }
 

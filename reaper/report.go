@@ -13,10 +13,10 @@ type Report struct {
 
 // Result is what one reaper decided and did in a pass.
 type Result struct {
-	// Reaper is its name: namespaces, agents, claims or leftovers.
+	// Reaper is its name: namespaces, agents, claims, leftovers or drift.
 	Reaper string `json:"reaper"`
 
-	// Mode is the one that was in force: Delete, DryRun or Off.
+	// Mode is the one that was in force: Delete, DryRun or Off; Report or Off of drift.
 	Mode string `json:"mode"`
 
 	// Examined is how much of its kind there is. Candidates is how much of that it decided to mark or delete.

@@ -3,6 +3,7 @@ package reaper
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -42,14 +43,14 @@ type worker struct {
 	kick  chan struct{}
 	// capSince is since when a reaper's passes exceed the cap, one after another.
 	capSince map[string]time.Time
-	// due is when the leftovers of a namespace have to be looked at again.
-	due map[string]time.Time
+	// due is when the leftovers of a namespace have to be looked at again, driftDue when it is to be compared with its template.
+	due, driftDue map[string]time.Time
 }
 
 func newWorker(options Options, client kubernetes.Interface) *worker {
 	w := &worker{
 		Options: options, client: client, begun: options.Now(), said: map[string]string{}, lastKept: map[string]map[string]int{},
-		dirty: map[string]bool{}, kick: make(chan struct{}, 1), due: map[string]time.Time{}, capSince: map[string]time.Time{},
+		dirty: map[string]bool{}, kick: make(chan struct{}, 1), due: map[string]time.Time{}, driftDue: map[string]time.Time{}, capSince: map[string]time.Time{},
 	}
 	w.inventory = newInventory(w.remembers, options.Now)
 	w.inventory.notify = w.changed
@@ -100,6 +101,7 @@ func (w *worker) changed(before, after record, first bool) {
 	if first {
 		return
 	}
+	w.furnished(before, after, r)
 	switch r := r.(type) {
 	case *pod:
 		w.soon(placeOf(r), r.ended != nil && !r.ended.sidecar)
@@ -113,6 +115,27 @@ func (w *worker) changed(before, after record, first bool) {
 		if after == nil {
 			w.forgetNamespace(r.name)
 		}
+	}
+}
+
+// furnished has a namespace compared with its template when something that is not made from something else has come or gone, or its
+// labels have changed.
+func (w *worker) furnished(before, after, r record) {
+	switch r := r.(type) {
+	case *namespace:
+		if was, _ := before.(*namespace); was != nil && after != nil && !maps.Equal(was.labels, r.labels) {
+			w.driftDueAt(r.name, w.Now())
+		}
+		return
+	case *pod:
+		return
+	case *workload:
+		if r.owner != "" {
+			return
+		}
+	}
+	if before == nil || after == nil {
+		w.driftDueAt(r.id().namespace, w.Now().Add(driftSettle))
 	}
 }
 
@@ -155,7 +178,7 @@ func (w *worker) say(ctx context.Context, result *Result, d Decision, quiet bool
 	if !quiet {
 		result.Decisions = append(result.Decisions, d)
 	}
-	key := d.Kind + "/" + d.Namespace + "/" + d.Name
+	key := result.key(&d)
 	said := d.Verdict + ": " + d.Reason
 	w.mu.Lock()
 	before, known := w.said[key]
@@ -168,11 +191,16 @@ func (w *worker) say(ctx context.Context, result *Result, d Decision, quiet bool
 	w.Logger.InfoContext(ctx, "Decided", "kind", d.Kind, "namespace", d.Namespace, "name", d.Name, "verdict", d.Verdict, "reason", d.Reason)
 }
 
+// key is by what is remembered what a reaper said of an object. Two may have something to say of the same.
+func (r *Result) key(d *Decision) string {
+	return r.Reaper + "/" + d.Kind + "/" + d.Namespace + "/" + d.Name
+}
+
 // forget drops what was said of an object that is gone.
-func (w *worker) forget(kind, namespace, name string) {
+func (w *worker) forget(result *Result, d *Decision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.said, kind+"/"+namespace+"/"+name)
+	delete(w.said, result.key(d))
 }
 
 // forgetNamespace drops what was remembered of a namespace that is gone.
@@ -180,8 +208,9 @@ func (w *worker) forgetNamespace(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.due, name)
+	delete(w.driftDue, name)
 	for key := range w.said {
-		if kind, of, _ := strings.Cut(key, "/"); strings.HasPrefix(of, name+"/") || kind == "Namespace" && of == "/"+name {
+		if strings.HasSuffix(key, "/Namespace//"+name) || strings.Contains(key, "/"+name+"/") {
 			delete(w.said, key)
 		}
 	}

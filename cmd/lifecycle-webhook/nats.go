@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -122,7 +123,7 @@ func (p *published) event(e reaper.Event) (events.Event, bool) {
 		return events.Agent(eventSource, t, d, p.now()), true
 	}
 	return events.Namespace(eventSource, t, events.NamespaceData{
-		Namespace: e.Name, UID: string(e.UID), Role: e.Role, Org: e.Org, Environment: e.Environment, Reason: e.Reason, Details: e.HeldBy,
+		Namespace: e.Name, UID: string(e.UID), Role: e.Role, Org: e.Org, Environment: e.Environment, Reason: e.Reason, Details: slices.Concat(e.HeldBy, e.Drift),
 		Since: e.Time, LastActivity: e.LastActivity,
 	}, p.now()), true
 }

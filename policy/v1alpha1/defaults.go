@@ -76,6 +76,7 @@ func builtInReaper() Reaper {
 		Agents:    AgentReaper{Mode: ReaperDelete, After: duration(2 * time.Minute)},
 		Claims:    ClaimReaper{Mode: ReaperDelete, After: duration(10 * time.Minute)},
 		Leftovers: LeftoverReaper{Mode: ReaperDelete, After: duration(time.Hour), FinishedJobs: duration(time.Hour)},
+		Drift:     Drift{Mode: DriftReport, Interval: duration(15 * time.Minute)},
 	}
 }
 

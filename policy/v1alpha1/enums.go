@@ -43,4 +43,6 @@ func volumeTypes() []string {
 	return types
 }
 
+func driftModes() []DriftMode { return []DriftMode{DriftReport, DriftOff} }
+
 func reaperModes() []ReaperMode { return []ReaperMode{ReaperDelete, ReaperDryRun, ReaperOff} }

@@ -30,6 +30,9 @@ type Reaper struct {
 
 	// Leftovers are ConfigMaps, Secrets and Jobs that role agents made and forgot.
 	Leftovers LeftoverReaper `json:"leftovers,omitzero"`
+
+	// Drift is what a role agent's namespace lacks of its role's template, or has otherwise.
+	Drift Drift `json:"drift,omitzero"`
 }
 
 // ReaperMode switches one kind of reaping.
@@ -110,3 +113,25 @@ type LeftoverReaper struct {
 	// FinishedJobs is how long a Job that an agent made is kept after it has finished. Default: 1h.
 	FinishedJobs metav1.Duration `json:"finishedJobs,omitempty"`
 }
+
+// Drift says how namespaces of role agents are compared with the template of their role: a ConfigMap in the system's namespace with
+// the label lifecycle.dexorder.io/role-template. Nothing is changed; what differs is reported.
+type Drift struct {
+	// Mode is Report or Off. Default: Report.
+	Mode DriftMode `json:"mode,omitempty"`
+
+	// Interval is how often a namespace in which nothing is seen to come or go is compared. At least 10s. Default: 15m.
+	Interval metav1.Duration `json:"interval,omitempty"`
+}
+
+// DriftMode switches the comparison.
+type DriftMode string
+
+// The values of DriftMode.
+const (
+	// DriftReport reports what differs.
+	DriftReport DriftMode = "Report"
+
+	// DriftOff compares nothing.
+	DriftOff DriftMode = "Off"
+)

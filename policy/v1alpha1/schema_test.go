@@ -100,6 +100,8 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 		return enum(restartRules())
 	case reflect.TypeFor[ReaperMode]():
 		return enum(reaperModes())
+	case reflect.TypeFor[DriftMode]():
+		return enum(driftModes())
 	case reflect.TypeFor[Adoption]():
 		return enum(adoptions())
 	case reflect.TypeFor[lifecycle.UserType]():

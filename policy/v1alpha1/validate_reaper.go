@@ -37,7 +37,10 @@ func validateReaper(path *field.Path, r *Reaper) field.ErrorList {
 	errs = append(errs, validateReaping(path.Child("claims"), r.Claims.Mode, r.Claims.After, leastPatience)...)
 	leftovers := path.Child("leftovers")
 	errs = append(errs, validateReaping(leftovers, r.Leftovers.Mode, r.Leftovers.After, leastPatience)...)
-	return append(errs, atLeast(leftovers.Child("finishedJobs"), r.Leftovers.FinishedJobs, leastPatience)...)
+	errs = append(errs, atLeast(leftovers.Child("finishedJobs"), r.Leftovers.FinishedJobs, leastPatience)...)
+	drift := path.Child("drift")
+	errs = append(errs, oneOf(drift.Child("mode"), r.Drift.Mode, driftModes())...)
+	return append(errs, atLeast(drift.Child("interval"), r.Drift.Interval, leastPatience)...)
 }
 
 func validateReaping(path *field.Path, mode ReaperMode, after metav1.Duration, least time.Duration) field.ErrorList {
