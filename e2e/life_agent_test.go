@@ -111,7 +111,11 @@ func (l *life) awaitRunning() {
 // awaitAge waits until the agent is old enough to end as idle.
 func (l *life) awaitAge() {
 	l.t.Helper()
-	time.Sleep(time.Until(l.pod.Status.StartTime.Add(minimumLifetime)))
+	for _, c := range l.pod.Status.ContainerStatuses {
+		if c.Name == lifecycle.AgentContainer && c.State.Running != nil {
+			time.Sleep(time.Until(c.State.Running.StartedAt.Add(minimumLifetime)))
+		}
+	}
 }
 
 func (l *life) pods(ctx context.Context) ([]corev1.Pod, error) {

@@ -20,7 +20,8 @@ const maxClockSkew = 30 * time.Second
 // be at work. A container that runs or waits without either has not ended as far as the kubelet has told, which takes up
 // to two seconds.
 //
-// The lifetime is the Pod's and not the last run's: a run that only waits behind an earlier 42 is short.
+// The lifetime is that of the run which ended with 42. The Pod's begins before its images are pulled, which may take longer than
+// a broken agent needs to fail; and a run that only waits behind an earlier 42 ends with another code.
 func (p *Profile) exitProof(facts *Facts) (exit, []Violation) {
 	pod := facts.Caller.Pod
 	i, err := inject.AgentContainerOfPod(pod)
@@ -55,8 +56,8 @@ func (p *Profile) exitProof(facts *Facts) (exit, []Violation) {
 			stamp(ended.FinishedAt), ahead)}
 	}
 	if least := p.selfDelete.MinimumLifetime.Duration; lifetime(pod, ended) < least {
-		return exit{}, []Violation{violation("", "Pod %q had lived %s when its agent ended, less than %s: that is a failed start",
-			pod.Name, lifetime(pod, ended), least)}
+		return exit{}, []Violation{violation("", "container %q of Pod %q had run %s when it ended, less than %s: that is a failed start",
+			name, pod.Name, lifetime(pod, ended), least)}
 	}
 	return exit{name, ended}, nil
 }
@@ -90,9 +91,13 @@ func bySignal(t *corev1.ContainerStateTerminated) string {
 }
 
 func lifetime(pod *corev1.Pod, t *corev1.ContainerStateTerminated) time.Duration {
-	began := pod.CreationTimestamp
-	if pod.Status.StartTime != nil {
+	began := t.StartedAt
+	switch {
+	case !began.IsZero():
+	case pod.Status.StartTime != nil:
 		began = *pod.Status.StartTime
+	default:
+		began = pod.CreationTimestamp
 	}
 	return t.FinishedAt.Sub(began.Time)
 }

@@ -53,8 +53,8 @@ func (a *agent) bear(ctx context.Context, image string) error {
 			return false, err
 		}
 		for i := range pods.Items {
-			if status := &pods.Items[i].Status; status.StartTime != nil && allReady(status.ContainerStatuses) {
-				a.pod, started = pods.Items[i].Name, status.StartTime.Time
+			if at, ok := allReady(pods.Items[i].Status.ContainerStatuses); ok {
+				a.pod, started = pods.Items[i].Name, at
 				return true, nil
 			}
 		}
@@ -66,13 +66,17 @@ func (a *agent) bear(ctx context.Context, image string) error {
 	return sleep(ctx, time.Until(started.Add(minimumAge)))
 }
 
-func allReady(statuses []corev1.ContainerStatus) bool {
+// allReady says since when all containers run, if they do.
+func allReady(statuses []corev1.ContainerStatus) (since time.Time, ok bool) {
 	for i := range statuses {
-		if !statuses[i].Ready {
-			return false
+		if !statuses[i].Ready || statuses[i].State.Running == nil {
+			return time.Time{}, false
+		}
+		if at := statuses[i].State.Running.StartedAt.Time; at.After(since) {
+			since = at
 		}
 	}
-	return len(statuses) > 0
+	return since, len(statuses) > 0
 }
 
 // end lets the agent exit with 42 and returns when nothing of it is left.
