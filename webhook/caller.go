@@ -57,16 +57,12 @@ func (l *lookup) deployment(ctx context.Context, name string) (*policy.Owner, er
 	}, nil
 }
 
-// claimsOf returns the claims that carry an agent's label, by name. Who mounts them is left out.
+// claimsOf returns the claims that carry an agent's label, by name. Who mounts them is left out. They are always read live: they
+// may go along with the Deployment that is to be deleted, and one that has just become one to be kept must not.
 func (l *lookup) claimsOf(ctx context.Context, agent string) (map[string]policy.Claim, error) {
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(claimKind.GroupVersion().WithKind(claimKind.Kind + "List"))
-	var err error
-	if l.memory != nil && !l.fresh {
-		err = l.memory.List(ctx, list, client.InNamespace(l.namespace), client.MatchingFields{agentIndex: agent})
-	} else {
-		err = l.live.List(ctx, list, client.InNamespace(l.namespace), client.MatchingLabels{lifecycle.LabelDeployment: agent})
-	}
+	err := l.live.List(ctx, list, client.InNamespace(l.namespace), client.MatchingLabels{lifecycle.LabelDeployment: agent})
 	if err != nil {
 		return nil, fmt.Errorf("look up the claims of Deployment %q: %w", agent, err)
 	}

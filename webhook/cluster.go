@@ -140,11 +140,6 @@ func (c *Cluster) remember(ctx context.Context, s scope) (*memory, error) {
 	if err := objects.IndexField(ctx, &appsv1.Deployment{}, claimIndex, mountedClaims); err != nil {
 		return nil, err
 	}
-	claim := &metav1.PartialObjectMetadata{}
-	claim.SetGroupVersionKind(claimKind)
-	if err := objects.IndexField(ctx, claim, agentIndex, agentOfClaim); err != nil {
-		return nil, err
-	}
 	for _, o := range remembered() {
 		if _, err := objects.GetInformer(ctx, o, cache.BlockUntilSynced(false)); err != nil {
 			return nil, err

@@ -18,8 +18,8 @@ import (
 
 // Facts implements FactSource.
 func (c *Cluster) Facts(ctx context.Context, r *policy.Request, needs policy.Needs, fresh bool) (*policy.Facts, error) {
-	// A deletion cannot be taken back: what was true a moment ago must not be a reason for one.
-	fresh = fresh || needs.Caller
+	// The deletion of a claim cannot be taken back: what was true a moment ago must not be a reason for one.
+	fresh = fresh || needs.Caller && r.Old.Claim != nil
 	l := lookup{live: c.live, namespace: r.Namespace, fresh: fresh, final: r.Object == nil || r.Object.Kind == podKind.Kind}
 	if m := c.current.Load(); m != nil && m.covers(r.Namespace) {
 		l.memory = m

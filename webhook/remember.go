@@ -145,13 +145,3 @@ func mountedClaims(o client.Object) []string {
 	}
 	return names
 }
-
-// agentIndex finds claims by the agent whose they are.
-const agentIndex = "agent"
-
-func agentOfClaim(o client.Object) []string {
-	if agent := o.GetLabels()[lifecycle.LabelDeployment]; agent != "" {
-		return []string{agent}
-	}
-	return nil
-}
