@@ -33,7 +33,7 @@ func decidePod(a *agent, p *pod, now time.Time) fresh {
 	case a.tier.Shutdown != v1alpha1.ShutdownWhenIdle:
 		reason = fmt.Sprintf("agents of user type %s never shut down", a.userType)
 	case p.ended.lifetime < least:
-		reason = fmt.Sprintf("its Pod had lived %s, less than %s: that was no idleness", p.ended.lifetime, least)
+		reason = fmt.Sprintf("it had run for %s, less than %s: that was no idleness", p.ended.lifetime, least)
 	default:
 		return fresh{}
 	}

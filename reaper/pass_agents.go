@@ -21,7 +21,7 @@ type forgotten struct {
 }
 
 // decideForgotten says whether an agent that ended with 42 goes, and why or why not. Its sidecar has some time to ask for it first;
-// where there is none nobody else would. It holds to what the server asks of sidecars: the user type shuts down, and the Pod had lived
+// where there is none nobody else would. It holds to what the server asks of sidecars: the user type shuts down, and the agent had run
 // for a while.
 func decideForgotten(a *agent, p *pod, now time.Time) (goes bool, reason string) {
 	switch {
@@ -34,7 +34,7 @@ func decideForgotten(a *agent, p *pod, now time.Time) (goes bool, reason string)
 	case protection(a.protects, now) != "":
 		return false, "it is protected"
 	case p.ended.lifetime < a.policy.SelfDelete.MinimumLifetime.Duration:
-		return false, "its Pod had not lived for long enough to be idle"
+		return false, "it had not run for long enough to be idle"
 	case p.ended.finished.After(now):
 		return false, "it ended in the future"
 	case p.ended.sidecar && now.Sub(p.ended.finished) < a.policy.Reaper.Agents.After.Duration:

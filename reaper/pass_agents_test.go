@@ -48,13 +48,16 @@ func TestDecideForgotten(t *testing.T) {
 		"without a sidecar it is now":  {"free", 0, withoutSidecar, ""},
 		"enterprise":                   {"enterprise", time.Hour, nil, "its user type never shuts down"},
 		"enterprise without a sidecar": {"enterprise", time.Hour, withoutSidecar, "its user type never shuts down"},
-		"too young": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
-			began := metav1.NewTime(state(p).Terminated.FinishedAt.Add(-9 * time.Second))
-			p.Status.StartTime = &began
-		}, "its Pod had not lived for long enough to be idle"},
+		"too young, in a Pod that waited long for its image": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
+			state(p).Terminated.StartedAt = metav1.NewTime(state(p).Terminated.FinishedAt.Add(-9 * time.Second))
+		}, "it had not run for long enough to be idle"},
+		"too young, as far as is known": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
+			state(p).Terminated.StartedAt = metav1.Time{}
+			p.Status.StartTime = &metav1.Time{Time: state(p).Terminated.FinishedAt.Add(-9 * time.Second)}
+		}, "it had not run for long enough to be idle"},
 		"ended at no time": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
 			state(p).Terminated.FinishedAt = metav1.Time{}
-		}, "its Pod had not lived for long enough to be idle"},
+		}, "it had not run for long enough to be idle"},
 		"ended in the future":     {"free", -time.Second, withoutSidecar, "it ended in the future"},
 		"runs again":              {"free", time.Hour, runsAgain, "it is not dead with 42"},
 		"waits to run again":      {"free", time.Hour, waitsAgain, "it is not dead with 42"},

@@ -238,6 +238,9 @@ func endingOf(o *corev1.Pod) *ending {
 	for j := range o.Status.ContainerStatuses {
 		s := &o.Status.ContainerStatuses[j]
 		if t := s.State.Terminated; s.Name == o.Spec.Containers[i].Name && t != nil && t.ExitCode == lifecycle.ExitIdle && t.Signal == 0 {
+			if !t.StartedAt.IsZero() { // a Pod's life begins before its images are pulled
+				began = t.StartedAt
+			}
 			return &ending{finished: t.FinishedAt.Time, lifetime: t.FinishedAt.Sub(began.Time), sidecar: sidecar}
 		}
 	}

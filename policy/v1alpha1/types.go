@@ -121,7 +121,7 @@ type SelfDelete struct {
 	// can prove its exit at any time. Default: 60s.
 	ProofWindow metav1.Duration `json:"proofWindow,omitempty"`
 
-	// MinimumLifetime is how long an agent's Pod must have lived when the agent ended: one that ends right after its
+	// MinimumLifetime is how long an agent must have run when it ended: one that ends right after its
 	// start is broken and not idle. Default: 10s.
 	MinimumLifetime metav1.Duration `json:"minimumLifetime,omitempty"`
 
