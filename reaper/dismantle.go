@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
 // Archiver keeps the objects and volumes of a namespace that goes. Package archive has it.
@@ -120,13 +121,16 @@ func (d *dismantler) next(ctx context.Context) bool {
 	return true
 }
 
-// dismantleNow takes apart what is approved, so many at a time, and returns when all is done, does not get further, or ctx ends.
-func (d *dismantler) dismantleNow(ctx context.Context) {
+// dismantleNow takes apart what is approved, so many at a time, and returns when all is done, does not get further, or ctx ends. What
+// could not be done is an error, and what has to wait is said in the result: nobody else looks after a single pass.
+func (d *dismantler) dismantleNow(ctx context.Context, result *Result) error {
 	d.approval.Lock()
 	names := slices.Sorted(maps.Keys(d.approved))
 	d.approval.Unlock()
 	var group errgroup.Group
 	group.SetLimit(int(d.settings().Parallelism))
+	var mu sync.Mutex
+	var failed []error
 	for _, name := range names {
 		group.Go(func() error {
 			pause := wait.Backoff{Duration: shortestRetry, Factor: 2, Steps: manyRetries, Cap: longestRetry}
@@ -135,9 +139,19 @@ func (d *dismantler) dismantleNow(ctx context.Context) {
 				if err != nil {
 					d.Metrics.failures.Inc()
 					d.Logger.WarnContext(ctx, "A namespace could not be taken apart; the next pass tries again", "namespace", name, "error", err)
+					mu.Lock()
+					defer mu.Unlock()
+					failed = append(failed, fmt.Errorf("namespace %s: %w", name, err))
 					return nil
 				}
-				if !again || pause.Steps == 0 {
+				if again && pause.Steps == 0 {
+					waitsFor := d.held(ctx, name)
+					mu.Lock()
+					defer mu.Unlock()
+					d.say(ctx, result, Decision{Kind: "Namespace", Name: name, Verdict: string(Dismantled), Reason: "it waits for " + waitsFor}, false)
+					return nil
+				}
+				if !again {
 					return nil
 				}
 				select {
@@ -149,10 +163,17 @@ func (d *dismantler) dismantleNow(ctx context.Context) {
 		})
 	}
 	_ = group.Wait()
+	if len(failed) > 0 {
+		return fmt.Errorf("%d of %d namespaces could not be taken apart, the first: %w", len(failed), len(names), failed[0])
+	}
+	return nil
 }
 
 // step does what is next, and says whether there is more to do.
 func (d *dismantler) step(ctx context.Context, name string) (again bool, err error) {
+	if d.mode(d.settings().Namespaces.Mode) != v1alpha1.ReaperDelete {
+		return false, nil // the policy has changed since the pass
+	}
 	n, full, err := d.liveNamespace(ctx, name)
 	switch {
 	case apierrors.IsNotFound(err):
@@ -162,8 +183,8 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 	case n.deleting:
 		return false, nil
 	}
-	alive, workloads, err := d.confirm(ctx, n)
-	if err != nil || alive {
+	dead, err := d.confirm(ctx, n)
+	if err != nil || dead == nil {
 		return false, err
 	}
 	if marked, has := instant(n, lifecycle.AnnotationReaping, d.Now()); has {
@@ -174,10 +195,13 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 			return false, fmt.Errorf("keep what is in it: %w", err)
 		}
 	}
-	if left, err := d.deleteWorkloads(ctx, n, workloads); err != nil || left > 0 {
+	if left, err := d.deleteWorkloads(ctx, n, dead.workloads); err != nil || left > 0 {
 		return true, err
 	}
-	if left, err := d.deleteClaims(ctx, n); err != nil || left > 0 {
+	if err := d.deletePods(ctx, n, dead.pods); err != nil {
+		return true, err
+	}
+	if left, err := d.deleteClaims(ctx, n, dead.claims); err != nil || left > 0 {
 		return true, err
 	}
 	// Whatever has been written to the namespace since the first look, such as do-not-reap, makes this fail.
@@ -201,12 +225,13 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 	return false, nil
 }
 
-// confirm decides once more, by what the API server says now. If anything lives, the mark is taken back.
-func (d *dismantler) confirm(ctx context.Context, n *namespace) (alive bool, workloads []*workload, err error) {
+// confirm decides once more, by what the API server says now, and returns what is in the namespace if that is dead. If anything
+// lives, the mark is taken back.
+func (d *dismantler) confirm(ctx context.Context, n *namespace) (*facts, error) {
 	policy := d.settings()
 	if why := notOurs(n, orgs(policy), d.Namespace); why != "" {
 		d.Logger.WarnContext(ctx, "A namespace is no longer the reaper's", "namespace", n.name, "reason", why)
-		return true, nil, nil
+		return nil, nil
 	}
 	f := &facts{namespace: n}
 	for _, k := range kinds() {
@@ -215,7 +240,7 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (alive bool, wor
 		}
 		records, err := k.live(ctx, d.client, n.name)
 		if err != nil {
-			return false, nil, err
+			return nil, err
 		}
 		for _, r := range records {
 			switch r := r.(type) {
@@ -232,19 +257,19 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (alive bool, wor
 	}
 	v := decideNamespace(f, policy, d.Now())
 	if v.phase == Dismantled {
-		return false, f.workloads, nil
+		return f, nil
 	}
 	d.Logger.InfoContext(ctx, "A namespace that was marked stays", "namespace", n.name, "phase", v.phase, "reason", v.reason)
 	written, err := d.annotate(ctx, n, v.annotations)
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return true, nil, nil
+		return nil, nil
 	case err != nil:
-		return true, nil, err
+		return nil, err
 	}
 	d.inventory.written(written)
 	d.announcePhase(n, written, v.reason)
-	return true, nil, nil
+	return nil, nil
 }
 
 // deleteWorkloads deletes what could make Pods, and returns how many are left.
@@ -272,25 +297,37 @@ func (d *dismantler) deleteWorkloads(ctx context.Context, n *namespace, workload
 	return len(workloads), errors.Join(errs...)
 }
 
+// deletePods deletes Pods that have ended and that no workload takes along: a claim does not go as long as one is there that mounts it.
+func (d *dismantler) deletePods(ctx context.Context, n *namespace, pods []*pod) error {
+	var errs []error
+	for _, p := range pods {
+		if p.live || p.deleting {
+			continue
+		}
+		err := d.client.CoreV1().Pods(n.name).Delete(ctx, p.name, preconditions(&p.object))
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			errs = append(errs, fmt.Errorf("delete Pod %s: %w", p.name, err))
+			continue
+		}
+		d.Logger.InfoContext(ctx, "Deleted a Pod that had ended in a namespace that is reaped", "namespace", n.name, "pod", p.name)
+	}
+	return errors.Join(errs...)
+}
+
 // deleteClaims deletes the claims, and returns how many are left. Their end is waited for: a namespace that is deleted at once may
 // leave volumes behind.
-func (d *dismantler) deleteClaims(ctx context.Context, n *namespace) (int, error) {
-	k := kinds()[slices.IndexFunc(kinds(), func(k kind) bool { return k.name == "PersistentVolumeClaim" })]
-	claims, err := k.live(ctx, d.client, n.name)
-	if err != nil {
-		return 0, err
-	}
+func (d *dismantler) deleteClaims(ctx context.Context, n *namespace, claims []*claim) (int, error) {
 	var errs []error
 	for _, c := range claims {
-		if c.id().deleting {
+		if c.deleting {
 			continue
 		}
-		err := d.client.CoreV1().PersistentVolumeClaims(n.name).Delete(ctx, c.id().name, preconditions(c.id()))
+		err := d.client.CoreV1().PersistentVolumeClaims(n.name).Delete(ctx, c.name, preconditions(&c.object))
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			errs = append(errs, fmt.Errorf("delete claim %s: %w", c.id().name, err))
+			errs = append(errs, fmt.Errorf("delete claim %s: %w", c.name, err))
 			continue
 		}
-		d.Logger.InfoContext(ctx, "Deleted a claim in a namespace that is reaped", "namespace", n.name, "claim", c.id().name)
+		d.Logger.InfoContext(ctx, "Deleted a claim in a namespace that is reaped", "namespace", n.name, "claim", c.name)
 	}
 	return len(claims), errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package reaper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -260,4 +261,12 @@ func message(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// wrong is the error that a message tells of; nil for none.
+func wrong(message string) error {
+	if message == "" {
+		return nil
+	}
+	return errors.New(message)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,6 +88,11 @@ func New(options Options) (*Reaper, error) {
 
 // Run waits for the Lease, works while it holds it, and waits again once it has lost it, until ctx ends.
 func (r *Reaper) Run(ctx context.Context) error {
+	if r.options.DryRun {
+		// One that only says what it would do must not keep from the work the one that does it.
+		r.lead(ctx)
+		return nil
+	}
 	lock := &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: r.options.Namespace, Name: LeaseName},
 		Client:     r.client.CoordinationV1(),
@@ -100,7 +106,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 			ReleaseOnCancel: true, Name: LeaseName,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(ctx context.Context) { work.Go(func() { r.lead(ctx) }) },
-				OnStoppedLeading: func() { r.options.Metrics.leading.Set(0) },
+				OnStoppedLeading: func() {},
 			},
 		})
 		if err != nil {
@@ -112,11 +118,13 @@ func (r *Reaper) Run(ctx context.Context) error {
 	return nil
 }
 
-// Once makes one pass over the cluster, looks after every agent, and takes apart what earlier passes have marked, without asking for the Lease: whatever is
-// deleted is decided on live reads, and with preconditions. A list that could not be read is an error.
+// Once makes one pass over the cluster, looks after every agent, and takes apart what earlier passes have marked, without asking for
+// the Lease: whatever is deleted is decided on live reads, and with preconditions. A list that could not be read is an error.
 func (r *Reaper) Once(ctx context.Context) (*Report, error) {
 	w := newWorker(r.options, r.client)
 	w.once = true
+	defer w.agents.queue.ShutDown()
+	defer w.dismantler.queue.ShutDown()
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	var all sync.WaitGroup
@@ -127,15 +135,15 @@ func (r *Reaper) Once(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	report := w.pass(ctx)
-	if !w.DryRun {
-		w.agents.drain(ctx)
-		w.dismantleNow(ctx)
+	if w.DryRun {
+		return report, context.Cause(ctx)
 	}
-	for i := range report.Reapers {
-		if report.Reapers[i].Reaper == "namespaces" {
-			report.Reapers[i].Reaped = w.takeReaped()
-		}
+	w.agents.drain(ctx)
+	namespaces := &report.Reapers[slices.IndexFunc(report.Reapers, func(r Result) bool { return r.Reaper == "namespaces" })]
+	if err := w.dismantleNow(ctx, namespaces); err != nil {
+		namespaces.Error = message(errors.Join(wrong(namespaces.Error), err))
 	}
+	namespaces.Reaped = w.takeReaped()
 	return report, context.Cause(ctx)
 }
 
@@ -143,6 +151,7 @@ func (r *Reaper) Once(ctx context.Context) (*Report, error) {
 // same process: it is logged, and tried again.
 func (r *Reaper) lead(ctx context.Context) {
 	r.options.Metrics.leading.Set(1)
+	defer r.options.Metrics.leading.Set(0)
 	r.options.Logger.InfoContext(ctx, "Leading: looking after agents")
 	for ctx.Err() == nil {
 		if err := r.work(ctx); err != nil && ctx.Err() == nil {
@@ -171,7 +180,9 @@ func (r *Reaper) work(ctx context.Context) error {
 	r.setLeading(w)
 	defer r.setLeading(nil)
 	parallelism := int(w.settings().Parallelism)
-	all.Go(func() { w.agents.work(ctx, parallelism) })
+	if !w.DryRun { // all that it does is writing
+		all.Go(func() { w.agents.work(ctx, parallelism) })
+	}
 	all.Go(func() { w.dismantler.work(ctx, parallelism) })
 	for _, e := range w.states(w.begun.Add(-announcedFor)) {
 		w.Announcer.Announce(e)
