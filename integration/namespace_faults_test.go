@@ -71,6 +71,7 @@ func TestNamespaceFaults(t *testing.T) {
 		{"killed between any two writes", testKilled},
 		{"two at once", testTwoAtOnce},
 		{"loop", testLoop},
+		{"the command", testReapCommand},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			t.Parallel()

@@ -49,6 +49,7 @@ func testLoop(t *testing.T, r *reaping) {
 	t.Run("dry run", func(t *testing.T) { testDryLoop(t, r.newReapingOf(t, "loop-dry")) })
 	t.Run("two that run", func(t *testing.T) { testTwoThatRun(t, r.newReapingOf(t, "loop-two")) })
 	t.Run("lost Lease", func(t *testing.T) { testLostLease(t, r.newReapingOf(t, "loop-lost")) })
+	t.Run("processes", func(t *testing.T) { testReapProcesses(t, r.newReapingOf(t, "loop-processes")) })
 }
 
 // Between two passes a mark goes within seconds of what speaks against it, and nothing else is decided.
