@@ -273,7 +273,7 @@ func testReapedInOrder(t *testing.T, r *reaping) {
 		t.Errorf("report: %+v", report.Reapers[0])
 	}
 	eventually(t, "end of the namespace", func() (bool, error) { return r.namespace(t, name) == nil, nil })
-	want := []reaper.EventType{reaper.NamespaceCreated, reaper.NamespaceIdle, reaper.NamespaceMarked, reaper.NamespaceReaped}
+	want := []reaper.EventType{reaper.NamespaceCreated, reaper.NamespaceIdle, reaper.NamespaceMarked, reaper.NamespaceReaping, reaper.NamespaceReaped}
 	if got := r.heard.of(name); !equalTypes(got, want) {
 		t.Errorf("told of %v, want %v", got, want)
 	}

@@ -94,7 +94,7 @@ func (c *command) once(t *testing.T, wantCode int, policy string, args ...string
 	report := &reaper.Report{}
 	decoder := json.NewDecoder(strings.NewReader(stdout))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(report); err != nil || len(report.Reapers) != 4 {
+	if err := decoder.Decode(report); err != nil || len(report.Reapers) == 0 || report.Reapers[0].Reaper != "namespaces" {
 		t.Fatalf("the report cannot be read: %v\n%s", err, stdout)
 	}
 	return report
