@@ -78,20 +78,23 @@ func TestMounts(t *testing.T) {
 	meta := metav1.ObjectMeta{Namespace: "agent-x", Name: "x"}
 	job := batchv1.JobSpec{Template: template}
 	owned := meta
-	owned.OwnerReferences = []metav1.OwnerReference{{Kind: "Job", Controller: new(true)}}
+	owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Controller: new(true)}}
+	foreign := meta
+	foreign.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Job", Controller: new(true)}}
 	for name, tc := range map[string]struct {
 		record record
 		want   bool
 	}{
-		"Deployment":  {recordOf(&appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Template: template}}), true},
-		"ReplicaSet":  {recordOf(&appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Template: template}}), true},
-		"StatefulSet": {recordOf(&appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Template: template}}), true},
-		"DaemonSet":   {recordOf(&appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Template: template}}), true},
-		"controller":  {recordOf(&corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template}}), true},
-		"Job":         {recordOf(&batchv1.Job{ObjectMeta: meta, Spec: job}), true},
-		"CronJob":     {recordOf(&batchv1.CronJob{ObjectMeta: meta, Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: job}}}), true},
-		"Pod":         {recordOf(&corev1.Pod{ObjectMeta: meta, Spec: spec}), true},
-		"Pod of one":  {recordOf(&corev1.Pod{ObjectMeta: owned, Spec: spec}), false}, // what made it says so
+		"Deployment":    {recordOf(&appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Template: template}}), true},
+		"ReplicaSet":    {recordOf(&appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Template: template}}), true},
+		"StatefulSet":   {recordOf(&appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Template: template}}), true},
+		"DaemonSet":     {recordOf(&appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Template: template}}), true},
+		"controller":    {recordOf(&corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template}}), true},
+		"Job":           {recordOf(&batchv1.Job{ObjectMeta: meta, Spec: job}), true},
+		"CronJob":       {recordOf(&batchv1.CronJob{ObjectMeta: meta, Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: job}}}), true},
+		"Pod":           {recordOf(&corev1.Pod{ObjectMeta: meta, Spec: spec}), true},
+		"a foreign Pod": {recordOf(&corev1.Pod{ObjectMeta: foreign, Spec: spec}), true},
+		"Pod of one":    {recordOf(&corev1.Pod{ObjectMeta: owned, Spec: spec}), false}, // what made it says so
 	} {
 		i := newInventory(func(string) bool { return true }, time.Now)
 		i.put(tc.record, true)

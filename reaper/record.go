@@ -86,7 +86,7 @@ type pod struct {
 	// ended is how the agent ended, if it is dead with 42.
 	ended *ending
 
-	// claims are those that it mounts, if no workload made it that says the same.
+	// claims are those that it mounts, unless it was made by a ReplicaSet or a Job, which says the same.
 	claims []string
 
 	// digest changes with what counts as activity.
@@ -214,7 +214,7 @@ func podOf(o *corev1.Pod) *pod {
 			_, _ = io.WriteString(digest, s.Name+strconv.Itoa(int(s.RestartCount))+strconv.FormatBool(s.State.Running != nil))
 		}
 	}
-	if metav1.GetControllerOfNoCopy(o) == nil {
+	if c := metav1.GetControllerOfNoCopy(o); c == nil || c.APIVersion+" "+c.Kind != "apps/v1 ReplicaSet" && c.APIVersion+" "+c.Kind != "batch/v1 Job" {
 		p.claims = claimsOf(&o.Spec)
 	}
 	p.digest, p.ended = digest.Sum64(), endingOf(o)
