@@ -33,7 +33,8 @@ const (
 	driftGrace  = 2 * time.Minute
 	driftSettle = time.Minute
 
-	// driftLooks is how many namespaces one pass compares: each takes as many reads as the template has objects.
+	// driftLooks is how many namespaces one pass compares: each takes as many reads as the template has objects. A pass that is the
+	// only one compares all.
 	driftLooks = 100
 )
 
@@ -93,14 +94,27 @@ func (w *worker) passDrift(ctx context.Context) Result {
 	if policy.Drift.Mode == v1alpha1.DriftOff {
 		return result
 	}
-	names := w.driftNamespaces(policy)
-	if len(names) == 0 {
+	due := w.waiting(policy, w.driftDue, func(n *namespace) time.Time { return n.created.Add(driftGrace) })
+	if len(due) == 0 {
 		return result
 	}
 	templates, err := w.templates(ctx)
 	if err != nil {
 		result.Error = err.Error()
 		return result
+	}
+	var names []*namespace
+	looks := 0
+	for _, n := range due {
+		if _, marked := n.annotations[lifecycle.AnnotationReaping]; marked {
+			continue // what is taken apart lacks ever more
+		}
+		if len(templates[n.labels[lifecycle.LabelAgentRole]]) > 0 {
+			if looks++; looks > driftLooks && !w.once {
+				continue
+			}
+		}
+		names = append(names, n)
 	}
 	var group errgroup.Group
 	group.SetLimit(int(policy.Parallelism))
@@ -147,34 +161,6 @@ func (w *worker) passDrift(ctx context.Context) Result {
 	w.meterDrift(policy)
 	result.Error = message(errors.Join(errs...))
 	return result
-}
-
-// driftNamespaces lists the namespaces to compare now.
-func (w *worker) driftNamespaces(policy *v1alpha1.Reaper) []*namespace {
-	ours, now := orgs(policy), w.Now()
-	var all []*namespace
-	for _, name := range w.inventory.names() {
-		f := w.inventory.facts(name)
-		if f == nil || f.namespace.deleting || notOurs(f.namespace, ours, w.Namespace) != "" {
-			continue
-		}
-		if _, marked := f.namespace.annotations[lifecycle.AnnotationReaping]; marked {
-			continue // what is taken apart lacks ever more
-		}
-		w.mu.Lock()
-		due, known := w.driftDue[name]
-		w.mu.Unlock()
-		if !known {
-			due = f.namespace.created.Add(driftGrace)
-		}
-		if due.After(now) {
-			continue
-		}
-		if all = append(all, f.namespace); len(all) == driftLooks && !w.once {
-			break
-		}
-	}
-	return all
 }
 
 // templates reads the templates of all roles, by role. A role may have several.

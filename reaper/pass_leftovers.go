@@ -107,20 +107,9 @@ func (w *worker) passLeftovers(ctx context.Context) Result {
 
 // leftoverNamespaces lists the namespaces to look at now.
 func (w *worker) leftoverNamespaces(policy *v1alpha1.Reaper) []string {
-	ours, now := orgs(policy), w.Now()
 	var names []string
-	for _, name := range w.inventory.names() {
-		f := w.inventory.facts(name)
-		if f == nil || f.namespace.deleting || notOurs(f.namespace, ours, w.Namespace) != "" {
-			continue
-		}
-		w.mu.Lock()
-		due, known := w.due[name]
-		w.mu.Unlock()
-		if known && due.After(now) {
-			continue
-		}
-		if names = append(names, name); len(names) == leftoverLooks && !w.once {
+	for _, n := range w.waiting(policy, w.due, func(*namespace) time.Time { return time.Time{} }) {
+		if names = append(names, n.name); len(names) == leftoverLooks && !w.once {
 			break
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -214,6 +215,31 @@ func (w *worker) forgetNamespace(name string) {
 			delete(w.said, key)
 		}
 	}
+}
+
+// waiting lists the namespaces of ours whose time has come, those first that have waited longest: however few one pass looks at, each
+// has its turn. One that has no time yet is due at first.
+func (w *worker) waiting(policy *v1alpha1.Reaper, due map[string]time.Time, first func(*namespace) time.Time) []*namespace {
+	ours, now := orgs(policy), w.Now()
+	var all []*namespace
+	since := map[string]time.Time{}
+	for _, name := range w.inventory.names() {
+		f := w.inventory.facts(name)
+		if f == nil || f.namespace.deleting || notOurs(f.namespace, ours, w.Namespace) != "" {
+			continue
+		}
+		w.mu.Lock()
+		at, known := due[name]
+		w.mu.Unlock()
+		if !known {
+			at = first(f.namespace)
+		}
+		if !at.After(now) {
+			all, since[name] = append(all, f.namespace), at
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *namespace) int { return since[a.name].Compare(since[b.name]) })
+	return all
 }
 
 // annotate writes annotations on a Namespace, if it is still the very one, as it was when they were decided on.
