@@ -233,27 +233,9 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (*facts, error) 
 		d.Logger.WarnContext(ctx, "A namespace is no longer the reaper's", "namespace", n.name, "reason", why)
 		return nil, nil
 	}
-	f := &facts{namespace: n}
-	for _, k := range kinds() {
-		if k.name == "Namespace" {
-			continue
-		}
-		records, err := k.live(ctx, d.client, n.name)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range records {
-			switch r := r.(type) {
-			case *pod:
-				f.pods = append(f.pods, r)
-			case *workload:
-				f.workloads = append(f.workloads, r)
-			case *claim:
-				f.claims = append(f.claims, r)
-			case *service:
-				f.services = append(f.services, r)
-			}
-		}
+	f, err := d.liveFacts(ctx, n)
+	if err != nil {
+		return nil, err
 	}
 	v := decideNamespace(f, policy, d.Now())
 	if v.phase == Dismantled {
@@ -270,6 +252,41 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (*facts, error) 
 	d.inventory.written(written)
 	d.announcePhase(n, written, v.reason)
 	return nil, nil
+}
+
+// liveFacts reads what is in a namespace. It asks for everything at the same time: an API server that lists from its cache may wait
+// for that to catch up with each.
+func (d *dismantler) liveFacts(ctx context.Context, n *namespace) (*facts, error) {
+	f := &facts{namespace: n}
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	for _, k := range kinds() {
+		if k.name == "Namespace" {
+			continue
+		}
+		group.Go(func() error {
+			records, err := k.live(ctx, d.client, n.name)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, r := range records {
+				switch r := r.(type) {
+				case *pod:
+					f.pods = append(f.pods, r)
+				case *workload:
+					f.workloads = append(f.workloads, r)
+				case *claim:
+					f.claims = append(f.claims, r)
+				case *service:
+					f.services = append(f.services, r)
+				}
+			}
+			return nil
+		})
+	}
+	return f, group.Wait()
 }
 
 // deleteWorkloads deletes what could make Pods, and returns how many are left.
