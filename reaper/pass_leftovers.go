@@ -116,13 +116,13 @@ func (w *worker) leftoverNamespaces(policy *v1alpha1.Reaper) []string {
 	return names
 }
 
-// leftoversIn decides on the leftovers of one namespace by what the API server says now. It returns those that go, and when to look
-// again.
+// leftoversIn decides on the leftovers of one namespace, as the API server's cache has them; each deletion decides once more. It
+// returns those that go, and when to look again.
 func (w *worker) leftoversIn(ctx context.Context, namespace string, policy *v1alpha1.Reaper, result *Result) ([]found, time.Time, error) {
 	next := w.Now().Add(leftoverInterval)
 	var all []found
 	for _, k := range w.stamped() {
-		leftovers, err := k.list(ctx, namespace)
+		leftovers, err := k.list(ctx, namespace, fromCache)
 		if err != nil {
 			return nil, next, err
 		}
@@ -160,8 +160,12 @@ func (w *worker) leftoversIn(ctx context.Context, namespace string, policy *v1al
 	return goes, next, nil
 }
 
-// list lists the stamped objects of a kind in a namespace. Of ConfigMaps and Secrets it takes the metadata alone.
-func (k *stampedKind) list(ctx context.Context, namespace string) ([]*leftover, error) {
+// fromCache lets an API server answer by its cache as it is: a list as things are now would wait for that to catch up.
+const fromCache = "0"
+
+// list lists the stamped objects of a kind in a namespace, as they are now unless a resource version is given. Of ConfigMaps and
+// Secrets it takes the metadata alone.
+func (k *stampedKind) list(ctx context.Context, namespace, resourceVersion string) ([]*leftover, error) {
 	var all []*leftover
 	pages := pager.New(func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 		request := k.client.Get().Namespace(namespace).Resource(k.resource).VersionedParams(&opts, scheme.ParameterCodec)
@@ -180,7 +184,9 @@ func (k *stampedKind) list(ctx context.Context, namespace string) ([]*leftover, 
 		page := &metav1.PartialObjectMetadataList{}
 		return page, json.Unmarshal(raw, page)
 	})
-	err := pages.EachListItem(ctx, metav1.ListOptions{LabelSelector: lifecycle.LabelCreatedByPodUID, Limit: pageSize}, func(o runtime.Object) error {
+	err := pages.EachListItem(ctx, metav1.ListOptions{
+		LabelSelector: lifecycle.LabelCreatedByPodUID, Limit: pageSize, ResourceVersion: resourceVersion,
+	}, func(o runtime.Object) error {
 		l, err := leftoverOf(k.kind, o)
 		if err == nil {
 			all = append(all, l)
@@ -217,7 +223,7 @@ func (k *stampedKind) note(ctx context.Context, o *object, since string) error {
 
 // deleteLeftover decides once more, by what the API server says now.
 func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
-	leftovers, err := f.list(ctx, f.namespace)
+	leftovers, err := f.list(ctx, f.namespace, "")
 	if err != nil {
 		return err
 	}
