@@ -65,6 +65,7 @@ func startCluster(ctx context.Context, dir string) (_ *cluster, err error) {
 		WithoutServiceAccountAdmission: true,
 		APIServerFlags: map[string][]string{
 			"audit-policy-file": {policy}, "audit-log-path": {c.path("audit.log")}, "audit-log-mode": {"blocking"},
+			"audit-log-maxsize": {"10000"}, // MB: it is read on and on, and must not be moved away
 		},
 	})
 	if err != nil {

@@ -169,8 +169,8 @@ func (c *cluster) onceLooks(ctx context.Context, o *options, l *look, kubeconfig
 		server float64
 	}
 	var runs []one
-	for i := range 3 {
-		progress("%d namespaces: reap --once --dry-run, %d of 3", l.namespaces, i+1)
+	for i := range o.once {
+		progress("%d namespaces: reap --once --dry-run, %d of %d", l.namespaces, i+1, o.once)
 		log := c.audit()
 		if _, err := log.since(accounts.reaper); err != nil {
 			return err

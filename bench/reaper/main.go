@@ -16,6 +16,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // options are the command line.
@@ -25,6 +28,7 @@ type options struct {
 
 	sizes  []int
 	sample int
+	once   int
 
 	drain       int
 	parallelism []int
@@ -40,6 +44,7 @@ func main() {
 	flag.StringVar(&o.policy, "policy", "manifests/base/policy.yaml", "policy `file` to begin with")
 	flag.StringVar(&sizes, "sizes", "100,1000", "how many namespaces the fleets have, ascending; empty: none is looked at")
 	flag.IntVar(&o.sample, "sample", 100, "how many namespaces the shell loop looks at; more are extrapolated")
+	flag.IntVar(&o.once, "once", 3, "how often a process looks that reads everything first; the median counts")
 	flag.IntVar(&o.drain, "drain", 500, "how many namespaces there are to go; 0: none is drained")
 	flag.StringVar(&parallelism, "parallelism", "4", "the policy's reaper.parallelism of each drain, one control plane after the other")
 	flag.DurationVar(&o.quiet, "quiet", 45*time.Second, "how long the bystander is measured before and after a drain")
@@ -47,11 +52,12 @@ func main() {
 	var errs [2]error
 	o.sizes, errs[0] = numbers(sizes)
 	o.parallelism, errs[1] = numbers(parallelism)
-	if err := errors.Join(errs[:]...); err != nil || o.program == "" || !slices.IsSorted(o.sizes) {
+	if err := errors.Join(errs[:]...); err != nil || o.program == "" || o.once < 1 || !slices.IsSorted(o.sizes) {
 		fmt.Fprintln(os.Stderr, "reaper:", err)
 		flag.Usage()
 		os.Exit(2)
 	}
+	log.SetLogger(logr.Discard())
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if err := run(ctx, &o); err != nil {
 		fmt.Fprintln(os.Stderr, "reaper:", err)
