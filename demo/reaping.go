@@ -93,8 +93,8 @@ func (d *demo) hurryReaper() error {
 	if err != nil {
 		return err
 	}
-	changed := regexp.MustCompile(`(?m)^  interval: 1m`).ReplaceAllString(string(policy), "  interval: 1s")
-	changed = regexp.MustCompile(`(?m)^    idleAfter: 1h`).ReplaceAllString(changed, "    idleAfter: 10s")
+	changed := regexp.MustCompile(`(?m)^ {2}interval: 1m`).ReplaceAllString(string(policy), "  interval: 1s")
+	changed = regexp.MustCompile(`(?m)^ {4}idleAfter: 1h`).ReplaceAllString(changed, "    idleAfter: 10s")
 	if changed == string(policy) {
 		return fmt.Errorf("%s says nothing of the reaper's times", d.options.Policy)
 	}

@@ -113,8 +113,8 @@ func testForgottenAgents(t *testing.T, c *cluster) {
 	}{
 		"enterprise": {ofType(lifecycle.Enterprise), func(*corev1.PodStatus, *corev1.ContainerStatus) {}},
 		"protected":  {annotated(lifecycle.AnnotationDoNotReap, "true"), func(*corev1.PodStatus, *corev1.ContainerStatus) {}},
-		"young": {func(*appsv1.Deployment) {}, func(p *corev1.PodStatus, s *corev1.ContainerStatus) {
-			p.StartTime = ptr(metav1.NewTime(s.State.Terminated.FinishedAt.Add(-5 * time.Second)))
+		"young": {func(*appsv1.Deployment) {}, func(_ *corev1.PodStatus, s *corev1.ContainerStatus) {
+			s.State.Terminated.StartedAt = metav1.NewTime(s.State.Terminated.FinishedAt.Add(-5 * time.Second))
 		}},
 		"again": {func(*appsv1.Deployment) {}, func(_ *corev1.PodStatus, s *corev1.ContainerStatus) {
 			s.LastTerminationState, s.RestartCount = s.State, 1

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -304,7 +305,8 @@ func testSwitchedToDryRun(t *testing.T, r *reaping) {
 		t.Error("the namespace is gone, or on its way")
 	}
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "worker-data"}}
-	if r.get(t, claim); claim.DeletionTimestamp != nil {
+	r.get(t, claim)
+	if claim.DeletionTimestamp != nil {
 		t.Error("the claim is on its way")
 	}
 }
@@ -378,4 +380,36 @@ func testFinalizersHold(t *testing.T, r *reaping) {
 		t.Fatal(err)
 	}
 	r.goes(t, name)
+}
+
+// A namespace that is empty takes no right inside it to be deleted: it stays all the same, until it has granted that.
+func testUngranted(t *testing.T, r *reaping) {
+	const name = "agent-ungranted"
+	ns := r.own(t, name)
+	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "lifecycle-reaper"}}
+	r.get(t, binding)
+	for _, o := range []client.Object{
+		binding,
+		&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "worker"}},
+		&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "worker-data"}},
+	} {
+		if err := r.Client.Delete(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.mark(t, name)
+	if report := r.once(t); !strings.Contains(report.Reapers[0].Error, "does not grant") {
+		t.Errorf("the report says nothing of it: %+v", report.Reapers[0])
+	}
+	if got := r.namespace(t, name); got == nil || got.UID != ns.UID || got.DeletionTimestamp != nil {
+		t.Fatal("a namespace was reaped that has not granted it")
+	}
+	granted := binding.DeepCopy()
+	granted.ResourceVersion, granted.UID = "", ""
+	r.create(t, granted)
+	eventually(t, "end of the namespace", func() (bool, error) {
+		r.once(t)
+		got := r.namespace(t, name)
+		return got == nil || got.DeletionTimestamp != nil, nil
+	})
 }

@@ -180,7 +180,7 @@ func testReapCommand(t *testing.T, r *reaping) {
 	}
 	c.once(t, 0, policy) // marks them
 	report = c.once(t, 1, policy)
-	if result := report.Reapers[0]; result.Reaped != 2 || !strings.Contains(result.Error, names[2]) || !strings.Contains(result.Error, "forbidden") {
+	if result := report.Reapers[0]; result.Reaped != 2 || !strings.Contains(result.Error, names[2]) || !strings.Contains(result.Error, "does not grant") {
 		t.Errorf("report: %+v", result)
 	}
 	c.goes(t, names[:2]...)

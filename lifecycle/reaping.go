@@ -6,7 +6,8 @@ const RoleNamespacePrefix = "agent-"
 
 // Annotations by which people speak to the reaper.
 const (
-	// AnnotationDoNotReap on a namespace, or on an object in one, protects it: any value but "false" does.
+	// AnnotationDoNotReap on a namespace, or on a Pod, workload, claim or Service in it, protects the namespace, and on an agent, a
+	// claim or a leftover that object: any value but "false" does.
 	AnnotationDoNotReap = "do-not-reap"
 
 	// AnnotationDoNotReapUntil protects until a time in RFC 3339. A value that cannot be read protects for ever.

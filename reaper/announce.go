@@ -92,8 +92,12 @@ func eventID(uid types.UID, t EventType, at time.Time) string {
 
 func namespaceEvent(t EventType, n *namespace, at time.Time, reason string) Event {
 	active, _ := lastActivity(n, at)
+	transition := at
+	if t == NamespaceCreated || t == NamespaceReaped { // once in its life
+		transition = time.Time{}
+	}
 	return Event{
-		Type: t, ID: eventID(n.uid, t, at), Time: at, Kind: "Namespace", Name: n.name, UID: n.uid, Reason: reason,
+		Type: t, ID: eventID(n.uid, t, transition), Time: at, Kind: "Namespace", Name: n.name, UID: n.uid, Reason: reason,
 		Role: n.labels[lifecycle.LabelAgentRole], Org: n.labels[lifecycle.LabelOrg], Environment: n.labels[lifecycle.LabelEnvironment],
 		LastActivity: active, HeldBy: n.heldBy,
 	}

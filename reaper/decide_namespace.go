@@ -138,7 +138,8 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 	if err != nil || seen < 0 {
 		seen = 0
 	}
-	if seen++; seen < int(policy.Sightings) {
+	seen++
+	if seen < int(policy.Sightings) {
 		w.clear(lifecycle.AnnotationReaping) // there is none, or one that says nothing
 		w.set(lifecycle.AnnotationSightings, strconv.Itoa(seen))
 		return w.verdict(Ready, fmt.Sprintf("%s; seen so by %d of %d passes", reason, seen, policy.Sightings))

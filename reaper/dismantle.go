@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,7 +31,7 @@ type Archiver interface {
 	Release(ctx context.Context) error
 }
 
-// Pauses between two looks at a namespace that is being taken apart. They double for as long as there is nothing new.
+// Pauses between two looks at a namespace that is being taken apart. They double with every look.
 const (
 	shortestRetry = 500 * time.Millisecond
 	longestRetry  = time.Minute
@@ -48,10 +49,12 @@ type dismantler struct {
 	approval sync.Mutex
 	approved map[string]bool
 	reaped   int
+	// ungranted are the namespaces of which it was said that they lack a RoleBinding.
+	ungranted map[string]bool
 }
 
 func newDismantler(w *worker) dismantler {
-	return dismantler{worker: w, queue: workqueue.NewTypedRateLimitingQueue(
+	return dismantler{worker: w, ungranted: map[string]bool{}, queue: workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](shortestRetry, longestRetry))}
 }
 
@@ -106,6 +109,9 @@ func (d *dismantler) next(ctx context.Context) bool {
 	}
 	again, err := d.step(ctx, name)
 	switch {
+	case errors.Is(err, errUngranted):
+		d.sayUngranted(ctx, name)
+		d.queue.Forget(name)
 	case err != nil && ctx.Err() == nil:
 		d.Metrics.failures.Inc()
 		d.Logger.WarnContext(ctx, "A namespace could not be taken apart; trying again", "namespace", name, "error", err)
@@ -133,40 +139,43 @@ func (d *dismantler) dismantleNow(ctx context.Context, result *Result) error {
 	var failed []error
 	for _, name := range names {
 		group.Go(func() error {
-			pause := wait.Backoff{Duration: shortestRetry, Factor: 2, Steps: manyRetries, Cap: longestRetry}
-			for {
-				again, err := d.step(ctx, name)
-				if err != nil {
-					d.Metrics.failures.Inc()
-					d.Logger.WarnContext(ctx, "A namespace could not be taken apart; the next pass tries again", "namespace", name, "error", err)
-					mu.Lock()
-					defer mu.Unlock()
-					failed = append(failed, fmt.Errorf("namespace %s: %w", name, err))
-					return nil
-				}
-				if again && pause.Steps == 0 {
-					waitsFor := d.held(ctx, name)
-					mu.Lock()
-					defer mu.Unlock()
-					d.say(ctx, result, Decision{Kind: "Namespace", Name: name, Verdict: string(Dismantled), Reason: "it waits for " + waitsFor}, false)
-					return nil
-				}
-				if !again {
-					return nil
-				}
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-time.After(pause.Step()):
-				}
+			waits, err := d.stepAll(ctx, name)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				d.Metrics.failures.Inc()
+				d.Logger.WarnContext(ctx, "A namespace could not be taken apart; the next pass tries again", "namespace", name, "error", err)
+				failed = append(failed, fmt.Errorf("namespace %s: %w", name, err))
+			case waits != "":
+				d.say(ctx, result, Decision{Kind: "Namespace", Name: name, Verdict: string(Dismantled), Reason: "it waits for " + waits}, false)
 			}
+			return nil
 		})
 	}
 	_ = group.Wait()
-	if len(failed) > 0 {
-		return fmt.Errorf("%d of %d namespaces could not be taken apart, the first: %w", len(failed), len(names), failed[0])
+	return errors.Join(failed...)
+}
+
+// stepAll takes steps until there are none left, and returns what it still waits for, if so many did not do.
+func (d *dismantler) stepAll(ctx context.Context, name string) (waits string, err error) {
+	pause := wait.Backoff{Duration: shortestRetry, Factor: 2, Steps: manyRetries, Cap: longestRetry}
+	for {
+		again, err := d.step(ctx, name)
+		switch {
+		case err != nil:
+			return "", err
+		case !again:
+			return "", nil
+		case pause.Steps == 0:
+			return d.held(ctx, name), nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", nil
+		case <-time.After(pause.Step()):
+		}
 	}
-	return nil
 }
 
 // step does what is next, and says whether there is more to do.
@@ -185,6 +194,9 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 	}
 	dead, err := d.confirm(ctx, n)
 	if err != nil || dead == nil {
+		return false, err
+	}
+	if err := d.granted(ctx, n); err != nil {
 		return false, err
 	}
 	if marked, has := instant(n, lifecycle.AnnotationReaping, d.Now()); has {
@@ -252,6 +264,37 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (*facts, error) 
 	d.inventory.written(written)
 	d.announcePhase(n, written, v.reason)
 	return nil, nil
+}
+
+// errUngranted says that a namespace does not let the reaper take it apart.
+var errUngranted = errors.New("it does not grant the reaper to take it apart: it has no RoleBinding of ClusterRole lifecycle-reaper-role-namespace")
+
+// granted returns nil if the namespace lets the reaper take it apart, as its RoleBinding does. One that is empty could be deleted
+// without: a right to delete namespaces is one for all of them.
+func (d *dismantler) granted(ctx context.Context, n *namespace) error {
+	review, err := d.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: n.name, Verb: "delete", Resource: "persistentvolumeclaims",
+		}},
+	}, metav1.CreateOptions{})
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask for the rights in it: %w", err)
+	case !review.Status.Allowed:
+		return errUngranted
+	}
+	return nil
+}
+
+// sayUngranted logs once that a namespace stays for that. The next pass asks again.
+func (d *dismantler) sayUngranted(ctx context.Context, name string) {
+	d.approval.Lock()
+	said := d.ungranted[name]
+	d.ungranted[name] = true
+	d.approval.Unlock()
+	if !said {
+		d.Logger.WarnContext(ctx, "A namespace stays", "namespace", name, "reason", errUngranted.Error())
+	}
 }
 
 // liveFacts reads what is in a namespace. It asks for everything at the same time: an API server that lists from its cache may wait

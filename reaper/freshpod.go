@@ -24,7 +24,7 @@ type fresh struct {
 // where it ended so early that it was no idleness. Whatever else it is, its deletion is the sidecar's to ask for, and waiting
 // for that is no reason to start it again.
 func decidePod(a *agent, p *pod, now time.Time) fresh {
-	if p.ended == nil || p.deleting {
+	if p.ended == nil || p.ended.restarted || p.deleting {
 		return fresh{}
 	}
 	least := a.policy.SelfDelete.MinimumLifetime.Duration

@@ -168,6 +168,8 @@ func TestDecidePod(t *testing.T) {
 	running := pod(time.Hour, time.Minute, 42, 0)
 	running.Status.ContainerStatuses[0].LastTerminationState, running.Status.ContainerStatuses[0].State =
 		running.Status.ContainerStatuses[0].State, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	alone := running.DeepCopy()
+	alone.Spec.Containers = alone.Spec.Containers[:1]
 	going := pod(time.Hour, time.Minute, 42, 0)
 	going.DeletionTimestamp = &metav1.Time{Time: now}
 	for name, tc := range map[string]struct {
@@ -184,6 +186,7 @@ func TestDecidePod(t *testing.T) {
 		"crashed":                        {"enterprise", pod(time.Hour, time.Minute, 1, 0), false, 0},
 		"killed":                         {"enterprise", pod(time.Hour, time.Minute, 42, 9), false, 0},
 		"runs again":                     {"enterprise", running, false, 0},
+		"runs again, without a sidecar":  {"enterprise", alone, false, 0},
 		"is going":                       {"enterprise", going, false, 0},
 		"nothing is known":               {"enterprise", &corev1.Pod{}, false, 0},
 	} {

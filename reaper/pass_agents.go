@@ -37,6 +37,8 @@ func decideForgotten(a *agent, p *pod, now time.Time) (goes bool, reason string)
 		return false, "it had not run for long enough to be idle"
 	case p.ended.finished.After(now):
 		return false, "it ended in the future"
+	case p.ended.restarted && now.Sub(p.ended.finished) > a.policy.SelfDelete.ProofWindow.Duration:
+		return false, "it was started again, and its exit is too long ago to count"
 	case p.ended.sidecar && now.Sub(p.ended.finished) < a.policy.Reaper.Agents.After.Duration:
 		return false, "its sidecar has some time to do it"
 	}

@@ -58,9 +58,21 @@ func TestDecideForgotten(t *testing.T) {
 		"ended at no time": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
 			state(p).Terminated.FinishedAt = metav1.Time{}
 		}, "it had not run for long enough to be idle"},
-		"ended in the future":     {"free", -time.Second, withoutSidecar, "it ended in the future"},
-		"runs again":              {"free", time.Hour, runsAgain, "it is not dead with 42"},
-		"waits to run again":      {"free", time.Hour, waitsAgain, "it is not dead with 42"},
+		"ended in the future": {"free", -time.Second, withoutSidecar, "it ended in the future"},
+		"runs again":          {"free", time.Hour, runsAgain, "it is not dead with 42"},
+		"waits to run again":  {"free", time.Hour, waitsAgain, "it is not dead with 42"},
+		"runs again without a sidecar: its manager holds": {"free", 50 * time.Second, func(a *agent, p *corev1.Pod) {
+			withoutSidecar(a, p)
+			runsAgain(a, p)
+		}, ""},
+		"waits to run again without a sidecar": {"free", 50 * time.Second, func(a *agent, p *corev1.Pod) {
+			withoutSidecar(a, p)
+			waitsAgain(a, p)
+		}, ""},
+		"runs again without a sidecar since long ago": {"free", 61 * time.Second, func(a *agent, p *corev1.Pod) {
+			withoutSidecar(a, p)
+			runsAgain(a, p)
+		}, "it was started again, and its exit is too long ago to count"},
 		"crashed":                 {"free", time.Hour, func(_ *agent, p *corev1.Pod) { state(p).Terminated.ExitCode = 1 }, "it is not dead with 42"},
 		"killed by a signal":      {"free", time.Hour, func(_ *agent, p *corev1.Pod) { state(p).Terminated.Signal = 9 }, "it is not dead with 42"},
 		"its status is not known": {"free", time.Hour, func(_ *agent, p *corev1.Pod) { p.Status.ContainerStatuses = nil }, "it is not dead with 42"},

@@ -110,7 +110,8 @@ func (w *worker) passDrift(ctx context.Context) Result {
 			continue // what is taken apart lacks ever more
 		}
 		if len(templates[n.labels[lifecycle.LabelAgentRole]]) > 0 {
-			if looks++; looks > driftLooks && !w.once {
+			looks++
+			if looks > driftLooks && !w.once {
 				continue
 			}
 		}

@@ -126,7 +126,8 @@ func (w *worker) tell(ctx context.Context, result *Result, j *judged, mode v1alp
 	}
 }
 
-// withoutMark is what is still written of a namespace that must not be marked.
+// withoutMark is what is still written of a namespace that must not be marked. A mark that is there stays: it is taken back by what
+// lives, or by people.
 func withoutMark(j *judged) map[string]*string {
 	changes := maps.Clone(j.annotations)
 	for _, key := range []string{lifecycle.AnnotationReaping, lifecycle.AnnotationSightings, lifecycle.AnnotationPhase} {
@@ -197,7 +198,10 @@ func (w *worker) states(since time.Time) []Event {
 	w.inventory.each(func(p *place) {
 		if n := p.namespace; n != nil && notOurs(n, ours, w.Namespace) == "" {
 			at, phase := shownPhase(n)
-			if t, has := phaseEvent(phase); has && at.After(since) {
+			_, marked := instant(n, lifecycle.AnnotationReaping, now)
+			if n.deleting && marked && n.deletedAt.After(since) { // whoever deleted it may have died before it told
+				events = append(events, namespaceEvent(NamespaceReaped, n, n.deletedAt, "nothing had run there"))
+			} else if t, has := phaseEvent(phase); has && at.After(since) {
 				events = append(events, namespaceEvent(t, n, at, n.annotations[lifecycle.AnnotationUnhealthy]))
 			}
 		}

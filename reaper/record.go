@@ -100,6 +100,9 @@ type ending struct {
 
 	// sidecar says that there is one, which asks for the deletion itself.
 	sidecar bool
+
+	// restarted says that the kubelet has started the container again since, in which the manager holds.
+	restarted bool
 }
 
 // workload is what makes Pods.
@@ -222,6 +225,10 @@ func podOf(o *corev1.Pod) *pod {
 }
 
 // endingOf returns how the agent ended, if it is dead with 42. A signal is never 42.
+//
+// Where a sidecar asks for the deletion, and the kubelet leaves the agent dead, an agent that runs again is at work. Where there is no
+// sidecar there are no restart rules either: the kubelet starts the container again at once, and the manager in it holds, so that its
+// last exit is what counts.
 func endingOf(o *corev1.Pod) *ending {
 	i, err := inject.AgentContainerOfPod(o)
 	if err != nil {
@@ -237,12 +244,20 @@ func endingOf(o *corev1.Pod) *ending {
 	}
 	for j := range o.Status.ContainerStatuses {
 		s := &o.Status.ContainerStatuses[j]
-		if t := s.State.Terminated; s.Name == o.Spec.Containers[i].Name && t != nil && t.ExitCode == lifecycle.ExitIdle && t.Signal == 0 {
-			if !t.StartedAt.IsZero() { // a Pod's life begins before its images are pulled
-				began = t.StartedAt
-			}
-			return &ending{finished: t.FinishedAt.Time, lifetime: t.FinishedAt.Sub(began.Time), sidecar: sidecar}
+		if s.Name != o.Spec.Containers[i].Name {
+			continue
 		}
+		t, restarted := s.State.Terminated, false
+		if t == nil && !sidecar {
+			t, restarted = s.LastTerminationState.Terminated, true
+		}
+		if t == nil || t.ExitCode != lifecycle.ExitIdle || t.Signal != 0 {
+			return nil
+		}
+		if !t.StartedAt.IsZero() { // a Pod's life begins before its images are pulled
+			began = t.StartedAt
+		}
+		return &ending{finished: t.FinishedAt.Time, lifetime: t.FinishedAt.Sub(began.Time), sidecar: sidecar, restarted: restarted}
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func TestWaiting(t *testing.T) {
 		t.Errorf("looked at %d of %d namespaces: %v", len(looked), all, looked)
 	}
 	now = now.Add(-time.Hour)
-	if got := w.waiting(w.settings(), w.due, func(n *namespace) time.Time { return noon }); len(got) != 0 {
+	if got := w.waiting(w.settings(), w.due, func(*namespace) time.Time { return noon }); len(got) != 0 {
 		t.Errorf("%d namespaces wait before their time", len(got))
 	}
 }

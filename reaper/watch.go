@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -94,11 +95,27 @@ func (k *kind) liveObjects(ctx context.Context, c kubernetes.Interface, namespac
 	list := pager.New(func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 		page := k.list()
 		err := k.client(c).Get().Namespace(namespace).Resource(k.resource).VersionedParams(&opts, scheme.ParameterCodec).Do(ctx).Into(page)
+		if err == nil {
+			err = whole(page)
+		}
 		return page, err
 	})
 	list.PageSize = pageSize
 	if err := list.EachListItem(ctx, metav1.ListOptions{}, f); err != nil {
 		return fmt.Errorf("list %s in %s: %w", k.resource, namespace, err)
+	}
+	return nil
+}
+
+// whole is an error where an answer is no list: what is cut off in the wrong place, between two fields, reads as a list of nothing. The
+// API server gives every list a resourceVersion.
+func whole(page runtime.Object) error {
+	list, err := apimeta.ListAccessor(page)
+	if err != nil {
+		return err
+	}
+	if list.GetResourceVersion() == "" {
+		return errors.New("the answer has been cut off: it lacks a resourceVersion")
 	}
 	return nil
 }
@@ -168,6 +185,9 @@ func (f *feed) run(ctx context.Context) {
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			list := f.kind.list()
 			err := client.Get().Resource(f.kind.resource).VersionedParams(&opts, scheme.ParameterCodec).Do(ctx).Into(list)
+			if err == nil {
+				err = whole(list)
+			}
 			return list, f.saw(ctx, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {

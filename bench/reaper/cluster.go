@@ -98,7 +98,7 @@ func (c *cluster) namespace(ctx context.Context, name string) error {
 func (c *cluster) account(ctx context.Context, namespace, name string, all bool) (*rest.Config, error) {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	_, err := c.admin.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{})
-	if err = ignoreExists(err); err != nil {
+	if err := ignoreExists(err); err != nil {
 		return nil, err
 	}
 	if all {
@@ -108,7 +108,7 @@ func (c *cluster) account(ctx context.Context, namespace, name string, all bool)
 			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}},
 		}
 		_, err := c.admin.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
-		if err = ignoreExists(err); err != nil {
+		if err := ignoreExists(err); err != nil {
 			return nil, err
 		}
 	}
