@@ -18,10 +18,13 @@ type bystander struct {
 	read, write clientcorev1.ConfigMapInterface
 
 	mu      sync.Mutex
-	waits   []time.Duration
+	waits   [len(bystanderVerbs)][]time.Duration
 	failed  int
 	problem error
 }
+
+// bystanderVerbs are what it asks for in turn.
+var bystanderVerbs = [...]string{"get", "list", "create"}
 
 const (
 	bystanderPeriod = 100 * time.Millisecond
@@ -76,10 +79,11 @@ func (b *bystander) ask(n int) {
 	defer cancel()
 	began := time.Now()
 	var err error
-	switch n % 3 {
-	case 0:
+	verb := n % len(bystanderVerbs)
+	switch bystanderVerbs[verb] {
+	case "get":
 		_, err = b.read.Get(ctx, numbered("map-", n%bystanderLists), metav1.GetOptions{})
-	case 1:
+	case "list":
 		_, err = b.read.List(ctx, metav1.ListOptions{})
 	default:
 		_, err = b.write.Create(ctx, configMap(""), metav1.CreateOptions{})
@@ -87,32 +91,44 @@ func (b *bystander) ask(n int) {
 	waited := time.Since(began)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.waits = append(b.waits, waited)
+	b.waits[verb] = append(b.waits[verb], waited)
 	if err != nil {
 		b.failed++
 		b.problem = err
 	}
 }
 
-// waited is how long requests took in one stretch.
+// waited is how long requests took in one stretch: all of them, and by verb.
 type waited struct {
+	quantiles
+	verbs [len(bystanderVerbs)]quantiles
+}
+
+type quantiles struct {
 	requests      int
 	p50, p99, max time.Duration
+}
+
+func quantilesOf(waits []time.Duration) quantiles {
+	if len(waits) == 0 {
+		return quantiles{}
+	}
+	slices.Sort(waits)
+	at := func(p int) time.Duration { return waits[max((len(waits)*p+99)/100, 1)-1] }
+	return quantiles{len(waits), at(50), at(99), waits[len(waits)-1]}
 }
 
 // take returns what has been measured since it was last called.
 func (b *bystander) take() (waited, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	waits := b.waits
-	b.waits = nil
 	if b.failed > 0 {
 		return waited{}, fmt.Errorf("%d requests of the bystander failed, the last: %w", b.failed, b.problem)
 	}
-	if len(waits) == 0 {
-		return waited{}, nil
+	w := waited{quantiles: quantilesOf(slices.Concat(b.waits[:]...))}
+	for verb := range b.waits {
+		w.verbs[verb] = quantilesOf(b.waits[verb])
+		b.waits[verb] = nil
 	}
-	slices.Sort(waits)
-	at := func(p int) time.Duration { return waits[max((len(waits)*p+99)/100, 1)-1] }
-	return waited{len(waits), at(50), at(99), waits[len(waits)-1]}, nil
+	return w, nil
 }

@@ -44,6 +44,9 @@ type pass struct {
 // passesEach is how many passes are measured of each kind.
 const passesEach = 3
 
+// lastInPass is the reaper whose end is that of a pass.
+const lastInPass = `reaper="drift"`
+
 // betweenPasses is the policy's reaper.interval.
 const betweenPasses = 10 * time.Second
 
@@ -254,7 +257,7 @@ func (l *loop) awaitPass(ctx context.Context, n float64) (samples, error) {
 		if err != nil {
 			return nil, err
 		}
-		if m.sum("agent_lifecycle_reaper_passes_total", `reaper="leftovers"`) >= n { // the last part of a pass
+		if m.sum("agent_lifecycle_reaper_passes_total", lastInPass) >= n {
 			return m, nil
 		}
 		select {
@@ -292,7 +295,7 @@ func (l *loop) measurePasses(ctx context.Context, log *auditLog) ([]pass, error)
 		return nil, err
 	}
 	// Begin right after a pass.
-	if m, err = l.awaitPass(ctx, m.sum(passes, `reaper="leftovers"`)+1); err != nil {
+	if m, err = l.awaitPass(ctx, m.sum(passes, lastInPass)+1); err != nil {
 		return nil, err
 	}
 	if _, err := log.since(accounts.reaper); err != nil {
@@ -301,7 +304,7 @@ func (l *loop) measurePasses(ctx context.Context, log *auditLog) ([]pass, error)
 	var all []pass
 	for range passesEach {
 		before := m
-		if m, err = l.awaitPass(ctx, m.sum(passes, `reaper="leftovers"`)+1); err != nil {
+		if m, err = l.awaitPass(ctx, m.sum(passes, lastInPass)+1); err != nil {
 			return nil, err
 		}
 		var p pass

@@ -71,7 +71,11 @@ func writeDrains(w io.Writer, drains []*drained) error {
 		return err
 	}
 	for _, d := range drains {
-		fmt.Fprintf(w, "Calls with parallelism %d: %s.\n", d.parallelism, d.calls)
+		fmt.Fprintf(w, "\nParallelism %d: %s.\n", d.parallelism, d.calls)
+		for verb, name := range bystanderVerbs {
+			fmt.Fprintf(w, "  bystander's %s: p50 and p99 %s quiet, %s during, %s with the controllers alone\n",
+				name, d.before.verbs[verb], d.during.verbs[verb], d.after.verbs[verb])
+		}
 	}
 	return nil
 }
@@ -114,6 +118,8 @@ func writeGoals(w io.Writer, looks []*look, drains []*drained) error {
 	}
 	return t.Flush()
 }
+
+func (q quantiles) String() string { return fmt.Sprintf("%.1f and %.1f", ms(q.p50), ms(q.p99)) }
 
 func ratio(a, b float64) float64 {
 	if b == 0 {
