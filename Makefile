@@ -58,7 +58,7 @@ test: $(KUSTOMIZE) ## Run the tests, against a real API server too.
 	@echo "== etcd, kube-apiserver, kube-controller-manager"
 	@assets=$$(tools/assets --with-controller-manager) && echo "$$assets" && \
 	echo "== go test $(or $(RACE),(without -race: no C compiler))" && \
-	KUBEBUILDER_ASSETS="$$assets" KUSTOMIZE="$$PWD/$(KUSTOMIZE)" go test $(RACE) ./...
+	KUBEBUILDER_ASSETS="$$assets" KUSTOMIZE="$$PWD/$(KUSTOMIZE)" go test $(RACE) -timeout 20m ./...
 	@if command -v python3 >/dev/null; then \
 	  echo "== the Python client, with $$(python3 --version)"; \
 	  $(GO_BUILD) -o bin/ ./cmd/lifecycle-manager && cd clients/python && \

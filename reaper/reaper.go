@@ -208,6 +208,9 @@ func (r *Reaper) States() []Event {
 	return w.states(time.Time{})
 }
 
+// releaseInterval is how often it is looked whether something has been kept for long enough: that is a matter of days.
+const releaseInterval = 10 * time.Minute
+
 // errCoverage ends the work: the policy covers other namespaces.
 var errCoverage = errors.New("the policy covers other namespaces")
 
@@ -280,9 +283,10 @@ func (w *worker) pass(ctx context.Context) *Report {
 	for _, r := range w.reapers() {
 		report.Reapers = append(report.Reapers, w.run(ctx, r))
 	}
-	if !w.DryRun {
+	if now := w.Now(); !w.DryRun && now.Sub(w.released) >= releaseInterval {
+		w.released = now
 		if err := w.Archiver.Release(ctx); err != nil && ctx.Err() == nil {
-			w.Logger.WarnContext(ctx, "What has been kept for long enough could not be let go; the next pass tries again", "error", err)
+			w.Logger.WarnContext(ctx, "What has been kept for long enough could not be let go; that is tried again later", "error", err)
 		}
 	}
 	return report

@@ -27,7 +27,10 @@ type worker struct {
 
 	// begun is when it began. once says that it makes one pass and no more.
 	begun time.Time
-	once  bool
+
+	// released is when it last let go of what had been kept.
+	released time.Time
+	once     bool
 
 	agents *agentQueue
 	dismantler
