@@ -160,6 +160,7 @@ type restorer struct {
 // marks are what a reaper noted on a namespace that it was about to delete.
 var marks = []string{
 	lifecycle.AnnotationReaping, lifecycle.AnnotationSightings, lifecycle.AnnotationIdleSince, lifecycle.AnnotationUnhealthy,
+	lifecycle.AnnotationPhase, lifecycle.AnnotationDrift,
 }
 
 // namespace makes it, or finds the one that an earlier run made.

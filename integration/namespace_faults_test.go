@@ -70,6 +70,7 @@ func TestNamespaceFaults(t *testing.T) {
 		{"nothing is decided on half a picture", testHalfAPicture},
 		{"killed between any two writes", testKilled},
 		{"nothing granted", testUngranted},
+		{"an object is protected", testProtectedObject},
 		{"two at once", testTwoAtOnce},
 		{"loop", testLoop},
 		{"the command", testReapCommand},

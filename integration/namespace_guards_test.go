@@ -236,6 +236,45 @@ func testCap(t *testing.T, r *reaping) {
 	r.goes(t, names...)
 }
 
+// testCapUnderWay: what does not get further is no reason to reap nothing else.
+func testCapUnderWay(t *testing.T, r *reaping) {
+	const stuck, next = "agent-cap-stuck", "agent-cap-next"
+	r.policy.Reaper.Sightings = 1
+	r.policy.Reaper.Cap.Count = 1
+	r.policy.Reaper.Interval = metav1.Duration{Duration: time.Second}
+	r.own(t, stuck)
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: stuck, Name: "worker-data"}}
+	r.get(t, claim)
+	claim.Finalizers = append(claim.Finalizers, "e2e.lifecycle.dexorder.io/hold")
+	if err := r.Client.Update(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	defer r.running(t, "cap")()
+	eventually(t, "first sight", func() (bool, error) {
+		return r.namespace(t, stuck).Annotations[lifecycle.AnnotationIdleSince] != "", nil
+	})
+	r.clock.pass(61 * time.Minute)
+	eventually(t, "deletion of the claim", func() (bool, error) {
+		r.get(t, claim)
+		return claim.DeletionTimestamp != nil, nil
+	})
+	r.own(t, next)
+	eventually(t, "first sight of the next", func() (bool, error) {
+		return r.namespace(t, next).Annotations[lifecycle.AnnotationIdleSince] != "", nil
+	})
+	r.clock.pass(61 * time.Minute)
+	r.goes(t, next)
+	if ns := r.namespace(t, stuck); ns == nil || ns.DeletionTimestamp != nil {
+		t.Errorf("%s went before its claim", stuck)
+	}
+	r.get(t, claim)
+	claim.Finalizers = nil
+	if err := r.Client.Update(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	r.goes(t, stuck)
+}
+
 func (h *heard) all() []reaper.Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -382,34 +421,69 @@ func testFinalizersHold(t *testing.T, r *reaping) {
 	r.goes(t, name)
 }
 
-// A namespace that is empty takes no right inside it to be deleted: it stays all the same, until it has granted that.
+// A namespace that has not granted it is neither marked, which would close it for Pods, nor reaped. One that takes its grant back once
+// it is marked stays as well, though an empty one takes no right inside it to be deleted.
 func testUngranted(t *testing.T, r *reaping) {
-	const name = "agent-ungranted"
-	ns := r.own(t, name)
-	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "lifecycle-reaper"}}
-	r.get(t, binding)
-	for _, o := range []client.Object{
-		binding,
-		&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "worker"}},
-		&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "worker-data"}},
-	} {
-		if err := r.Client.Delete(t.Context(), o); err != nil {
+	const never, late = "agent-ungranted", "agent-ungranted-late"
+	withdraw := func(namespace string) *rbacv1.RoleBinding {
+		binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "lifecycle-reaper"}}
+		r.get(t, binding)
+		if err := r.Client.Delete(t.Context(), binding); err != nil {
 			t.Fatal(err)
 		}
+		binding = binding.DeepCopy()
+		binding.ResourceVersion, binding.UID = "", ""
+		return binding
 	}
-	r.mark(t, name)
-	if report := r.once(t); !strings.Contains(report.Reapers[0].Error, "does not grant") {
-		t.Errorf("the report says nothing of it: %+v", report.Reapers[0])
+	for _, name := range []string{never, late} {
+		r.own(t, name)
+		for _, o := range []client.Object{
+			&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "worker"}},
+			&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "worker-data"}},
+		} {
+			if err := r.Client.Delete(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	if got := r.namespace(t, name); got == nil || got.UID != ns.UID || got.DeletionTimestamp != nil {
-		t.Fatal("a namespace was reaped that has not granted it")
+	binding := withdraw(never)
+	r.mark(t, late)
+	withdraw(late)
+	report := r.once(t)
+	if got := verdict(report, "Namespace", never); got != "ungranted" {
+		t.Errorf("verdict on %s: %q", never, got)
 	}
-	granted := binding.DeepCopy()
-	granted.ResourceVersion, granted.UID = "", ""
-	r.create(t, granted)
+	if !strings.Contains(report.Reapers[0].Error, late) || !strings.Contains(report.Reapers[0].Error, "does not grant") {
+		t.Errorf("the report says nothing of %s: %+v", late, report.Reapers[0])
+	}
+	for name, marked := range map[string]bool{never: false, late: true} {
+		ns := r.namespace(t, name)
+		if ns == nil || ns.DeletionTimestamp != nil {
+			t.Fatalf("namespace %s was reaped, and has not granted it", name)
+		}
+		if got := ns.Annotations[lifecycle.AnnotationReaping] != ""; got != marked {
+			t.Errorf("namespace %s is marked: %t, want %t", name, got, marked)
+		}
+	}
+	r.create(t, binding)
 	eventually(t, "end of the namespace", func() (bool, error) {
-		r.once(t)
-		got := r.namespace(t, name)
+		_, _ = r.reaper(t).Once(t.Context())
+		got := r.namespace(t, never)
 		return got == nil || got.DeletionTimestamp != nil, nil
 	})
+}
+
+// Somebody protects a ConfigMap: its namespace stays, and is open again.
+func testProtectedObject(t *testing.T, r *reaping) {
+	const name = "agent-holds-notes"
+	r.own(t, name)
+	r.create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+		Namespace: name, Name: "notes", Annotations: map[string]string{lifecycle.AnnotationDoNotReap: "true"},
+	}})
+	r.mark(t, name)
+	r.once(t)
+	r.untouched(t, name)
+	if ns := r.namespace(t, name); ns.Annotations[lifecycle.AnnotationReaping] != "" {
+		t.Errorf("the mark is still there: %v", ns.Annotations)
+	}
 }

@@ -48,6 +48,7 @@ func testLoop(t *testing.T, r *reaping) {
 	t.Run("taken back between passes", func(t *testing.T) { testTakenBack(t, r.newReapingOf(t, "loop-taken-back")) })
 	t.Run("dry run", func(t *testing.T) { testDryLoop(t, r.newReapingOf(t, "loop-dry")) })
 	t.Run("two that run", func(t *testing.T) { testTwoThatRun(t, r.newReapingOf(t, "loop-two")) })
+	t.Run("cap beside what is stuck", func(t *testing.T) { testCapUnderWay(t, r.newReapingOf(t, "loop-cap")) })
 	t.Run("lost Lease", func(t *testing.T) { testLostLease(t, r.newReapingOf(t, "loop-lost")) })
 	t.Run("processes", func(t *testing.T) { testReapProcesses(t, r.newReapingOf(t, "loop-processes")) })
 }

@@ -40,7 +40,7 @@ func fleet(tb testing.TB, namespaces int) *worker {
 	w := newWorker(Options{
 		Policy: fixedPolicy{file}, Announcer: deaf{}, DryRun: true, Now: func() time.Time { return now },
 		Metrics: NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	}, nil)
+	}, nil, nil)
 	before := metav1.NewTime(now.Add(-48 * time.Hour))
 	for n := range namespaces {
 		name := fmt.Sprintf("agent-%05d", n)

@@ -193,7 +193,7 @@ func (q *agentQueue) tolerate(a *agent, err error) error {
 }
 
 func (q *agentQueue) apply(ctx context.Context, a *agent, resource, kind string, o *dependent, c *change) error {
-	if c == nil {
+	if c == nil || !q.mayWrite() {
 		return nil
 	}
 	patch, err := c.patch(o.uid, o.resourceVersion)
@@ -219,6 +219,9 @@ func (q *agentQueue) freshPod(ctx context.Context, b *belongings) (time.Duration
 				return f.wait, nil
 			}
 			continue
+		}
+		if !q.mayWrite() {
+			return firstPause, nil
 		}
 		if left := q.pause(b.agent); left > 0 {
 			return left, nil
@@ -248,6 +251,10 @@ func (q *agentQueue) restart(ctx context.Context, a *agent, p *pod) (time.Durati
 	f := decidePod(a, now, q.Now())
 	if now.uid != p.uid || !f.restart {
 		return f.wait, nil
+	}
+	if _, err := q.setOf(ctx, live, a.uid); err != nil {
+		q.Logger.DebugContext(ctx, "A dead Pod stays", "namespace", p.namespace, "pod", p.name, "reason", err.Error())
+		return 0, nil
 	}
 	if err := q.client.CoreV1().Pods(p.namespace).Delete(ctx, p.name, preconditions(&now.object)); err != nil {
 		return 0, fmt.Errorf("delete Pod %s: %w", p.name, err)

@@ -29,6 +29,9 @@ const (
 	// Ready: it has been idle for long enough, and is to be marked once enough passes have seen it so.
 	Ready Phase = "ready"
 
+	// Ungranted: it would be marked, but does not let the reaper take it apart.
+	Ungranted Phase = "ungranted"
+
 	// Marked: the next pass may take it apart. It takes no new Pods and workloads.
 	Marked Phase = "marked"
 

@@ -195,11 +195,11 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 	case n.deleting:
 		return false, nil
 	}
-	dead, err := d.confirm(ctx, n)
-	if err != nil || dead == nil {
+	if err := d.granted(ctx, n); err != nil {
 		return false, err
 	}
-	if err := d.granted(ctx, n); err != nil {
+	dead, err := d.confirm(ctx, n)
+	if err != nil || dead == nil {
 		return false, err
 	}
 	if marked, has := instant(n, lifecycle.AnnotationReaping, d.Now()); has {
@@ -252,7 +252,14 @@ func (d *dismantler) confirm(ctx context.Context, n *namespace) (*facts, error) 
 	if err != nil {
 		return nil, err
 	}
+	protected, err := d.protectedObject(ctx, n)
+	if err != nil {
+		return nil, err
+	}
 	v := decideNamespace(f, policy, d.Now())
+	if protected != "" {
+		v = keepFor(n, protected, d.Now())
+	}
 	if v.phase == Dismantled {
 		return f, nil
 	}
@@ -314,6 +321,34 @@ func (d *dismantler) sayUngranted(ctx context.Context, name string) {
 	if !said {
 		d.Logger.WarnContext(ctx, "A namespace stays", "namespace", name, "reason", errUngranted.Error())
 	}
+}
+
+// protectedObject names a ConfigMap or Secret that somebody protects; "" if there is none. They are not watched, so that this is seen
+// only once a namespace is marked.
+func (d *dismantler) protectedObject(ctx context.Context, n *namespace) (string, error) {
+	for _, k := range d.stamped() {
+		if k.kind == "Job" {
+			continue // a workload
+		}
+		all, err := k.list(ctx, n.name, "", "")
+		if err != nil {
+			return "", err
+		}
+		for _, l := range all {
+			if why := protection(l.annotations, d.Now()); why != "" {
+				return fmt.Sprintf("%s %s: %s", l.kind, l.name, why), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// keepFor takes the mark off a namespace, which begins to be idle anew.
+func keepFor(n *namespace, why string, now time.Time) verdict {
+	w := writer{n: n, now: now}
+	w.clear(lifecycle.AnnotationReaping, lifecycle.AnnotationSightings)
+	w.set(lifecycle.AnnotationIdleSince, now.UTC().Format(time.RFC3339))
+	return w.verdict(Protected, why)
 }
 
 // liveFacts reads what is in a namespace. It asks for everything at the same time: an API server that lists from its cache may wait

@@ -62,9 +62,14 @@ func (i *inventory) store(r record, first bool) {
 			p.podChanged = i.now()
 		}
 	}
-	if i.notify != nil {
-		i.notify(before, r, first)
+	if i.notify == nil {
+		return
 	}
+	if before != nil && before.id().uid != r.id().uid { // made anew while nobody looked
+		i.notify(before, nil, first)
+		before = nil
+	}
+	i.notify(before, r, first)
 }
 
 // drop forgets an object.

@@ -77,6 +77,17 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 // reaperNames are the values of the label reaper.
 var reaperNames = []string{"namespaces", "agents", "claims", "leftovers", "drift"}
 
+// resign forgets what only the replica that leads knows.
+func (m *Metrics) resign() {
+	m.leading.Set(0)
+	m.unhealthy.Set(0)
+	m.stuck.Set(0)
+	m.namespaces.Reset()
+	m.candidates.Reset()
+	m.kept.Reset()
+	m.lastGood.Reset()
+}
+
 // off forgets what is only true of a reaper that works.
 func (m *Metrics) off(reaper string) {
 	m.lastGood.DeleteLabelValues(reaper)

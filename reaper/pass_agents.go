@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
@@ -56,13 +58,17 @@ func (w *worker) passAgents(ctx context.Context) Result {
 	now := w.Now()
 	var all []forgotten
 	w.inventory.each(func(p *place) {
+		ended := map[string][]*pod{}
+		for _, pod := range p.pods {
+			if pod.ended != nil {
+				ended[pod.deployment] = append(ended[pod.deployment], pod)
+			}
+		}
 		for _, d := range p.workloads {
 			if a, is := agentOf(file, d); is {
 				result.Examined++
-				for _, pod := range p.pods {
-					if pod.deployment == a.name && pod.ended != nil {
-						all = append(all, forgotten{a, pod})
-					}
+				for _, pod := range ended[a.name] {
+					all = append(all, forgotten{a, pod})
 				}
 			}
 		}
@@ -83,6 +89,22 @@ func (w *worker) passAgents(ctx context.Context) Result {
 			func(ctx context.Context) error { return w.deleteForgotten(ctx, f) }
 	})
 	return result
+}
+
+// setOf returns the ReplicaSet of a Pod, if that is one of the Deployment: a label says nothing, since whoever makes a Pod writes it.
+func (w *worker) setOf(ctx context.Context, p *corev1.Pod, deployment types.UID) (*appsv1.ReplicaSet, error) {
+	owner := metav1.GetControllerOf(p)
+	if owner == nil || owner.Kind != "ReplicaSet" {
+		return nil, kept("Pod %s is not controlled by a ReplicaSet", p.Name)
+	}
+	rs, err := w.client.AppsV1().ReplicaSets(p.Namespace).Get(ctx, owner.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if of := metav1.GetControllerOf(rs); rs.UID != owner.UID || of == nil || of.UID != deployment {
+		return nil, kept("Pod %s is not one of the agent's Deployment", p.Name)
+	}
+	return rs, nil
 }
 
 // errKept says that a live read showed another picture than the inventory.
@@ -110,17 +132,10 @@ func (w *worker) deleteForgotten(ctx context.Context, f forgotten) error {
 	if err != nil {
 		return err
 	}
-	owner := metav1.GetControllerOf(p)
-	if owner == nil || owner.Kind != "ReplicaSet" {
-		return kept("Pod %s is not controlled by a ReplicaSet", p.Name)
-	}
-	rs, err := w.client.AppsV1().ReplicaSets(f.namespace).Get(ctx, owner.Name, metav1.GetOptions{})
-	if err != nil {
+	rs, err := w.setOf(ctx, p, d.UID)
+	switch {
+	case err != nil:
 		return err
-	}
-	switch of := metav1.GetControllerOf(rs); {
-	case rs.UID != owner.UID || of == nil || of.UID != d.UID:
-		return kept("Pod %s is not one of Deployment %s", p.Name, d.Name)
 	case !wantsReplicas(rs.Spec.Replicas):
 		return kept("Pod %s is being replaced, and the next one is not idle yet", p.Name)
 	}

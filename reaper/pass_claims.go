@@ -76,13 +76,14 @@ func (w *worker) passClaims(ctx context.Context) Result {
 	var candidates, changed []decided
 	failed := ""
 	w.inventory.each(func(p *place) {
+		mounted := p.mounted()
 		for _, c := range p.claims {
 			name := c.labels[lifecycle.LabelDeployment]
 			if name == "" || !w.coveredByPolicy(c.namespace) {
 				continue
 			}
 			result.Examined++
-			o := decideOrphanedClaim(c, p.workloads["Deployment/"+name] != nil, p.mounts(c.name), file, now)
+			o := decideOrphanedClaim(c, p.workloads["Deployment/"+name] != nil, mounted[c.name], file, now)
 			switch {
 			case o.goes:
 				candidates = append(candidates, decided{c, o})
@@ -115,19 +116,20 @@ func (w *worker) passClaims(ctx context.Context) Result {
 	return result
 }
 
-// mounts says whether anything mounts a claim: a workload, or a Pod that none made.
-func (p *place) mounts(claim string) bool {
+// mounted are the claims that a workload's template, or a Pod, mounts.
+func (p *place) mounted() map[string]bool {
+	claims := map[string]bool{}
 	for _, w := range p.workloads {
-		if slices.Contains(w.claims, claim) {
-			return true
+		for _, c := range w.claims {
+			claims[c] = true
 		}
 	}
 	for _, pod := range p.pods {
-		if slices.Contains(pod.claims, claim) {
-			return true
+		for _, c := range pod.claims {
+			claims[c] = true
 		}
 	}
-	return false
+	return claims
 }
 
 func (w *worker) coveredByPolicy(namespace string) bool {
@@ -180,11 +182,13 @@ func (w *worker) deleteClaim(ctx context.Context, c *claim) error {
 	switch {
 	case err != nil:
 		return err
+	case whole(pods) != nil:
+		return whole(pods)
 	case len(pods.Items) > 0:
 		return kept("Pod %s of its agent is there", pods.Items[0].Name)
 	}
 	mounted := false
-	w.inventory.look(c.namespace, func(p *place) { mounted = p.mounts(c.name) })
+	w.inventory.look(c.namespace, func(p *place) { mounted = p.mounted()[c.name] })
 	if o := decideOrphanedClaim(now, false, mounted, w.Policy.File(), w.Now()); !o.goes {
 		return kept("%s", o.reason)
 	}

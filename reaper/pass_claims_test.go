@@ -99,10 +99,10 @@ func TestMounts(t *testing.T) {
 		i := newInventory(func(string) bool { return true }, time.Now)
 		i.put(tc.record, true)
 		i.look("agent-x", func(p *place) {
-			if got := p.mounts("data"); got != tc.want {
+			if got := p.mounted()["data"]; got != tc.want {
 				t.Errorf("%s mounts it: %t", name, got)
 			}
-			if p.mounts("other") {
+			if p.mounted()["other"] {
 				t.Errorf("%s mounts what it does not", name)
 			}
 		})

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -122,7 +123,7 @@ func (w *worker) leftoversIn(ctx context.Context, namespace string, policy *v1al
 	next := w.Now().Add(leftoverInterval)
 	var all []found
 	for _, k := range w.stamped() {
-		leftovers, err := k.list(ctx, namespace, fromCache)
+		leftovers, err := k.list(ctx, namespace, lifecycle.LabelCreatedByPodUID, fromCache)
 		if err != nil {
 			return nil, next, err
 		}
@@ -165,7 +166,7 @@ const fromCache = "0"
 
 // list lists the stamped objects of a kind in a namespace, as they are now unless a resource version is given. Of ConfigMaps and
 // Secrets it takes the metadata alone.
-func (k *stampedKind) list(ctx context.Context, namespace, resourceVersion string) ([]*leftover, error) {
+func (k *stampedKind) list(ctx context.Context, namespace, selector, resourceVersion string) ([]*leftover, error) {
 	var all []*leftover
 	pages := pager.New(func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 		request := k.client.Get().Namespace(namespace).Resource(k.resource).VersionedParams(&opts, scheme.ParameterCodec)
@@ -185,7 +186,7 @@ func (k *stampedKind) list(ctx context.Context, namespace, resourceVersion strin
 		return page, json.Unmarshal(raw, page)
 	})
 	err := pages.EachListItem(ctx, metav1.ListOptions{
-		LabelSelector: lifecycle.LabelCreatedByPodUID, Limit: pageSize, ResourceVersion: resourceVersion,
+		LabelSelector: selector, Limit: pageSize, ResourceVersion: resourceVersion,
 	}, func(o runtime.Object) error {
 		l, err := leftoverOf(k.kind, o)
 		if err == nil {
@@ -223,7 +224,7 @@ func (k *stampedKind) note(ctx context.Context, o *object, since string) error {
 
 // deleteLeftover decides once more, by what the API server says now.
 func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
-	leftovers, err := f.list(ctx, f.namespace, "")
+	leftovers, err := f.list(ctx, f.namespace, lifecycle.LabelCreatedByPodUID, "")
 	if err != nil {
 		return err
 	}
@@ -242,7 +243,7 @@ func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
 		opts.PropagationPolicy = new(metav1.DeletePropagationBackground)
 		return f.client.Delete().Namespace(f.namespace).Resource(f.resource).Name(f.name).Body(&opts).Do(ctx).Error()
 	}
-	return nil // it has gone
+	return apierrors.NewNotFound(schema.GroupResource{Resource: f.resource}, f.name)
 }
 
 // surroundings reads which Pods are there, and what Pods, workloads and service accounts refer to.
@@ -267,6 +268,9 @@ func (w *worker) surroundings(ctx context.Context, namespace string) (*surroundi
 	}
 	accounts, err := w.client.CoreV1().ServiceAccounts(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
+		return nil, fmt.Errorf("list serviceaccounts: %w", err)
+	}
+	if err := whole(accounts); err != nil {
 		return nil, fmt.Errorf("list serviceaccounts: %w", err)
 	}
 	for i := range accounts.Items {

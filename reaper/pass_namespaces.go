@@ -48,9 +48,16 @@ func (w *worker) passNamespaces(ctx context.Context) Result {
 			result.keep(why)
 		}
 	}
+	if mode == v1alpha1.ReaperDelete && !w.DryRun {
+		if err := w.onlyGranted(ctx, all); err != nil {
+			result.Error = err.Error()
+			return result
+		}
+	}
 	w.meter(all)
 	for i := range all {
-		if all[i].reaps() {
+		// What is being taken apart was counted when that began: a few that do not get further must not keep all others.
+		if j := &all[i]; j.phase == Marked || j.phase == Dismantled && !w.isApproved(j.namespace.name) {
 			result.Candidates++
 		}
 	}
@@ -60,9 +67,11 @@ func (w *worker) passNamespaces(ctx context.Context) Result {
 	for i := range all {
 		j := &all[i]
 		w.tell(ctx, &result, j, mode)
-		if j.reaps() && (mode != v1alpha1.ReaperDelete || result.CapExceeded) {
+		underWay := mode == v1alpha1.ReaperDelete && w.isApproved(j.namespace.name)
+		switch {
+		case j.reaps() && (mode != v1alpha1.ReaperDelete || result.CapExceeded) && !underWay:
 			j.annotations = withoutMark(j)
-		} else if j.phase == Dismantled {
+		case j.phase == Dismantled:
 			approved[j.namespace.name] = true
 		}
 	}
@@ -72,6 +81,24 @@ func (w *worker) passNamespaces(ctx context.Context) Result {
 	result.Error = message(w.writeAll(ctx, all))
 	w.approve(approved)
 	return result
+}
+
+// onlyGranted keeps namespaces from being marked that do not let the reaper take them apart: a mark closes them for Pods.
+func (w *worker) onlyGranted(ctx context.Context, all []judged) error {
+	for i := range all {
+		j := &all[i]
+		if j.phase != Marked {
+			continue
+		}
+		switch err := w.granted(ctx, j.namespace); {
+		case errors.Is(err, errUngranted):
+			j.annotations = withoutMark(j)
+			j.phase, j.reason = Ungranted, err.Error()
+		case err != nil:
+			return fmt.Errorf("namespace %s: %w", j.namespace.name, err)
+		}
+	}
+	return nil
 }
 
 // lookAgain judges some namespaces between two passes. It writes what was seen of them, and takes back what no longer holds; that a
@@ -218,7 +245,7 @@ func (w *worker) states(since time.Time) []Event {
 
 // meter counts namespaces by phase.
 func (w *worker) meter(all []judged) {
-	phases := map[Phase]int{Active: 0, Unhealthy: 0, Idle: 0, Ready: 0, Marked: 0, Dismantled: 0, Protected: 0, Terminating: 0}
+	phases := map[Phase]int{Ungranted: 0, Active: 0, Unhealthy: 0, Idle: 0, Ready: 0, Marked: 0, Dismantled: 0, Protected: 0, Terminating: 0}
 	stuck := 0
 	for i := range all {
 		phases[all[i].phase]++

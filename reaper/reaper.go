@@ -30,6 +30,9 @@ const (
 	retryPeriod   = 2 * time.Second
 )
 
+// RequestTimeout bounds every request but watches: one that hangs must not hold up all that comes after it.
+const RequestTimeout = time.Minute
+
 // settleBefore is how long changes are collected before namespaces are looked at again.
 const settleBefore = time.Second
 
@@ -68,6 +71,8 @@ type Options struct {
 type Reaper struct {
 	options Options
 	client  kubernetes.Interface
+	// watching is for watches, which last.
+	watching kubernetes.Interface
 
 	mu      sync.Mutex
 	leading *worker
@@ -79,11 +84,16 @@ func New(options Options) (*Reaper, error) {
 	// Tens of thousands of objects are read at the start; this takes a third of the time that JSON does.
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	watching, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("reaper: %w", err)
+	}
+	config.Timeout = RequestTimeout
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("reaper: %w", err)
 	}
-	return &Reaper{options: options, client: client}, nil
+	return &Reaper{options: options, client: client, watching: watching}, nil
 }
 
 // Run waits for the Lease, works while it holds it, and waits again once it has lost it, until ctx ends.
@@ -103,7 +113,8 @@ func (r *Reaper) Run(ctx context.Context) error {
 		var work sync.WaitGroup
 		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock: lock, LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod,
-			ReleaseOnCancel: true, Name: LeaseName,
+			// Not before the work has ended, which takes a moment.
+			ReleaseOnCancel: false, Name: LeaseName,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(ctx context.Context) { work.Go(func() { r.lead(ctx) }) },
 				OnStoppedLeading: func() {},
@@ -114,14 +125,33 @@ func (r *Reaper) Run(ctx context.Context) error {
 		}
 		elector.Run(ctx)
 		work.Wait()
+		release(ctx, lock)
 	}
 	return nil
+}
+
+// releaseTimeout bounds the last write of a replica that stops.
+const releaseTimeout = 5 * time.Second
+
+// release gives the Lease back, if this replica has it still, once its work has ended: the next one need not wait. If that fails, the
+// Lease runs out.
+func release(ctx context.Context, lock *resourcelock.LeaseLock) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	held, _, err := lock.Get(ctx)
+	if err != nil || held.HolderIdentity != lock.Identity() {
+		return
+	}
+	now := metav1.Now()
+	_ = lock.Update(ctx, resourcelock.LeaderElectionRecord{
+		LeaderTransitions: held.LeaderTransitions, LeaseDurationSeconds: 1, RenewTime: now, AcquireTime: now,
+	})
 }
 
 // Once makes one pass over the cluster, looks after every agent, and takes apart what earlier passes have marked, without asking for
 // the Lease: whatever is deleted is decided on live reads, and with preconditions. A list that could not be read is an error.
 func (r *Reaper) Once(ctx context.Context) (*Report, error) {
-	w := newWorker(r.options, r.client)
+	w := newWorker(r.options, r.client, r.watching)
 	w.once = true
 	defer w.agents.queue.ShutDown()
 	defer w.dismantler.queue.ShutDown()
@@ -151,7 +181,7 @@ func (r *Reaper) Once(ctx context.Context) (*Report, error) {
 // same process: it is logged, and tried again.
 func (r *Reaper) lead(ctx context.Context) {
 	r.options.Metrics.leading.Set(1)
-	defer r.options.Metrics.leading.Set(0)
+	defer r.options.Metrics.resign()
 	r.options.Logger.InfoContext(ctx, "Leading: looking after agents")
 	for ctx.Err() == nil {
 		if err := r.work(ctx); err != nil && ctx.Err() == nil {
@@ -168,12 +198,14 @@ func (r *Reaper) lead(ctx context.Context) {
 func (r *Reaper) work(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w := newWorker(r.options, r.client)
+	w := newWorker(r.options, r.client, r.watching)
+	defer w.agents.queue.ShutDown()
+	defer w.dismantler.queue.ShutDown()
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
 	all.Go(func() { w.mirror.run(ctx) })
-	if err := w.mirror.filled(ctx); err != nil {
+	if err := w.awaitFilled(ctx); err != nil {
 		return err
 	}
 	r.options.Logger.InfoContext(ctx, "What the cluster holds has been read", "took", r.options.Now().Sub(w.begun).Round(time.Millisecond).String())
@@ -188,6 +220,22 @@ func (r *Reaper) work(ctx context.Context) error {
 		w.Announcer.Announce(e)
 	}
 	return w.passes(ctx)
+}
+
+// awaitFilled waits until everything has been read once. As long as that takes, no pass is made, which counts as failed ones.
+func (w *worker) awaitFilled(ctx context.Context) error {
+	for {
+		patience, cancel := context.WithTimeout(ctx, max(w.settings().Interval.Duration, time.Minute))
+		err := w.mirror.filled(patience)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		w.Logger.WarnContext(ctx, "What the cluster holds has not been read yet; nothing is reaped meanwhile", "error", err)
+		for _, r := range w.reapers() {
+			w.Metrics.passes.WithLabelValues(r.name, "failed").Inc()
+		}
+	}
 }
 
 func (r *Reaper) setLeading(w *worker) {
@@ -283,7 +331,7 @@ func (w *worker) pass(ctx context.Context) *Report {
 	for _, r := range w.reapers() {
 		report.Reapers = append(report.Reapers, w.run(ctx, r))
 	}
-	if now := w.Now(); !w.DryRun && now.Sub(w.released) >= releaseInterval {
+	if now := w.Now(); w.mayWrite() && now.Sub(w.released) >= releaseInterval {
 		w.released = now
 		if err := w.Archiver.Release(ctx); err != nil && ctx.Err() == nil {
 			w.Logger.WarnContext(ctx, "What has been kept for long enough could not be let go; that is tried again later", "error", err)

@@ -51,14 +51,14 @@ type worker struct {
 	due, driftDue map[string]time.Time
 }
 
-func newWorker(options Options, client kubernetes.Interface) *worker {
+func newWorker(options Options, client, watching kubernetes.Interface) *worker {
 	w := &worker{
 		Options: options, client: client, begun: options.Now(), said: map[string]string{}, lastKept: map[string]map[string]int{},
 		dirty: map[string]bool{}, kick: make(chan struct{}, 1), due: map[string]time.Time{}, driftDue: map[string]time.Time{}, capSince: map[string]time.Time{},
 	}
 	w.inventory = newInventory(w.remembers, options.Now)
 	w.inventory.notify = w.changed
-	w.mirror = newMirror(client, w.inventory, options.Now, options.Logger)
+	w.mirror = newMirror(watching, w.inventory, options.Now, options.Logger)
 	w.agents = newAgentQueue(w)
 	w.dismantler = newDismantler(w)
 	return w
@@ -88,6 +88,9 @@ func (w *worker) mode(of v1alpha1.ReaperMode) v1alpha1.ReaperMode {
 	}
 	return of
 }
+
+// mayWrite says whether anything may be written that is more than what was seen: neither the command nor the policy is a dry run.
+func (w *worker) mayWrite() bool { return !w.DryRun && !w.settings().DryRun }
 
 // changed is told of every change in the cluster, with the inventory locked.
 func (w *worker) changed(before, after record, first bool) {

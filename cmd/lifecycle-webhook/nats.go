@@ -102,6 +102,11 @@ var eventTypes = map[reaper.EventType]events.Type{
 	reaper.CapExceeded:        events.ReaperCapExceeded,
 }
 
+// cappedKinds are the kinds of what the reapers delete, by the reaper's name.
+var cappedKinds = map[string]string{
+	"namespaces": "Namespace", "agents": "Deployment", "claims": "PersistentVolumeClaim", "leftovers": "Leftover",
+}
+
 // event returns what is published of an event of the reaper. What it deletes one by one is seen by what becomes of agents, and is not
 // published.
 func (p *published) event(e reaper.Event) (events.Event, bool) {
@@ -111,7 +116,7 @@ func (p *published) event(e reaper.Event) (events.Event, bool) {
 		return events.Event{}, false
 	case e.Type == reaper.CapExceeded:
 		return events.Cap(eventSource, events.CapData{
-			Kind: e.Name, Candidates: e.Candidates, Allowed: e.Allowed, Total: e.Total, Reason: e.Reason, Since: e.Time,
+			Kind: cappedKinds[e.Name], Candidates: e.Candidates, Allowed: e.Allowed, Total: e.Total, Reason: e.Reason, Since: e.Time,
 		}, p.now()), true
 	case e.Kind == "Deployment":
 		d := events.AgentData{

@@ -45,7 +45,9 @@ type reaperParts struct {
 // newReaper returns a reaper, and the parts that have to run beside it.
 func newReaper(f *reapingFlags, p reaperParts) (*reaper.Reaper, []component, error) {
 	log := p.log.With("part", "reaper")
-	clients, err := archive.ClientsFor(p.config)
+	bounded := rest.CopyConfig(p.config)
+	bounded.Timeout = reaper.RequestTimeout
+	clients, err := archive.ClientsFor(bounded)
 	if err != nil {
 		return nil, nil, fmt.Errorf("archive: %w", err)
 	}
@@ -66,8 +68,10 @@ func newReaper(f *reapingFlags, p reaperParts) (*reaper.Reaper, []component, err
 	r, err = reaper.New(reaper.Options{
 		Config: p.config, Namespace: p.namespace, Identity: instance() + "-" + strconv.Itoa(os.Getpid()),
 		Policy: p.policies, Breaker: p.breaker, Announcer: tell, DryRun: f.dryRun,
-		Archiver: archiver{archive.New(archive.Options{Clients: clients, Namespace: p.namespace, Now: time.Now, Logger: log})},
-		Now:      time.Now, Metrics: reaper.NewMetrics(p.registry), Logger: log,
+		Archiver: archiver{archive.New(archive.Options{
+			Clients: clients, Namespace: p.namespace, Now: time.Now, Metrics: archive.NewMetrics(p.registry), Logger: log,
+		})},
+		Now: time.Now, Metrics: reaper.NewMetrics(p.registry), Logger: log,
 	})
 	return r, parts, err
 }
