@@ -293,7 +293,7 @@ func testDryRuns(t *testing.T, r *reaping) {
 	r.clock.pass(61 * time.Minute)
 	wrote := 0
 	count := through(func(next http.RoundTripper, request *http.Request) (*http.Response, error) {
-		if writes(request) {
+		if writes(request) && about(request, names...) {
 			wrote++
 		}
 		return next.RoundTrip(request)
