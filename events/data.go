@@ -47,8 +47,11 @@ type AgentData struct {
 	Reason string `json:"reason,omitempty"`
 
 	// Time is when it happened by the cluster's own account: the kubelet's timestamps, the Deployment's creation. It tells one
-	// start or end of an agent from the next.
+	// start or end of an agent from the next. Of AgentIdle it is by the agent's own account.
 	Time time.Time `json:"time,omitzero"`
+
+	// Deadline is when an agent that was warned stops. It tells one warning from the next.
+	Deadline time.Time `json:"deadline,omitzero"`
 }
 
 // CapData goes with ReaperCapExceeded.
@@ -75,8 +78,12 @@ func Namespace(source string, t Type, d NamespaceData, at time.Time) Event {
 
 // Agent returns an event of one of the Agent types. Source is who says so; at is when it is said.
 func Agent(source string, t Type, d AgentData, at time.Time) Event {
+	since := d.Time
+	if t == AgentWarning {
+		since = d.Deadline
+	}
 	return Event{
-		ID: id(t, d.UID, d.Time, at), Source: source, Type: t,
+		ID: id(t, d.UID, since, at), Source: source, Type: t,
 		Subject: "namespaces/" + d.Namespace + "/deployments/" + d.Deployment, Time: at, Data: d,
 	}
 }

@@ -22,6 +22,7 @@ func TestID(t *testing.T) {
 		{"once in a life", Namespace("/a", NamespaceReaped, namespace, start), "namespace.reaped/u1"},
 		{"since nobody knows when", Namespace("/a", NamespaceIdle, NamespaceData{UID: "u1"}, later), "namespace.idle/u1/2026-01-02T04:04:05Z"},
 		{"an agent's start", Agent("/a", AgentRunning, agent, later), "agent.running/u2/2026-01-02T03:04:05Z"},
+		{"an agent's warning", Agent("/a", AgentWarning, AgentData{UID: "u2", Time: later, Deadline: since}, later), "agent.warning/u2/2026-01-02T03:04:05Z"},
 		{"an agent's end", Agent("/a", AgentDeleted, agent, later), "agent.deleted/u2"},
 		{"a cap", Cap("/a", CapData{Kind: "Namespace", Since: since}, later), "reaper.cap-exceeded/Namespace/2026-01-02T03:04:05Z"},
 	} {

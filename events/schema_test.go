@@ -51,8 +51,11 @@ func dataOf(t Type) (data any, required []string) {
 	case t == ReaperCapExceeded:
 		return CapData{}, nil
 	case strings.HasPrefix(string(t), "agent."):
-		if t == AgentRunning || t == AgentShutdown {
+		switch t {
+		case AgentRunning, AgentIdle, AgentShutdown:
 			required = []string{"pod", "time"}
+		case AgentWarning:
+			required = []string{"pod", "deadline"}
 		}
 		return AgentData{}, required
 	}
@@ -201,7 +204,7 @@ func full(t Type) Event {
 	case AgentData:
 		return Agent("/test", t, AgentData{
 			Namespace: "dexorder-agents", Deployment: "a", UID: "u2", UserType: "free", Pod: "a-1", ExitCode: &code,
-			Reason: "because", Time: start,
+			Reason: "because", Time: start, Deadline: start,
 		}, start)
 	default:
 		return Cap("/test", CapData{Kind: "Namespace", Candidates: 3, Allowed: 2, Total: 4, Reason: "because", Since: start}, start)

@@ -49,6 +49,12 @@ const (
 	// AgentRunning says that the agent's Pod is ready.
 	AgentRunning Type = "agent.running"
 
+	// AgentIdle says that nothing keeps the agent alive any more, as the agent itself says.
+	AgentIdle Type = "agent.idle"
+
+	// AgentWarning says that the agent stops at its Deadline if nothing happens, as the agent itself says.
+	AgentWarning Type = "agent.warning"
+
 	// AgentShutdown says that the agent has ended because it was idle, with exit code 42.
 	AgentShutdown Type = "agent.shutdown"
 
@@ -65,7 +71,7 @@ func Types() []Type {
 	return []Type{
 		NamespaceCreated, NamespaceActive, NamespaceUnhealthy, NamespaceIdle, NamespaceKept, NamespaceMarked,
 		NamespaceUnmarked, NamespaceReaping, NamespaceReaped, NamespaceStuck, NamespaceDrift,
-		AgentCreated, AgentRunning, AgentShutdown, AgentDeleted,
+		AgentCreated, AgentRunning, AgentIdle, AgentWarning, AgentShutdown, AgentDeleted,
 		ReaperCapExceeded,
 	}
 }
