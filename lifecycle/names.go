@@ -17,6 +17,16 @@ const (
 // is neither called AgentContainer nor the only container.
 const AnnotationAgentContainer = Prefix + "agent-container"
 
+// Annotations of a user agent's Deployment and claim, by which the gateway knows them again.
+const (
+	// AnnotationUser is whose agent it is: the user's id, escaped as a segment of a URL's path.
+	AnnotationUser = Prefix + "user"
+
+	// AnnotationRequest is what the user's agent was asked to be beyond its user type: JSON with image and env. On the claim it
+	// outlives the Deployment.
+	AnnotationRequest = Prefix + "request"
+)
+
 // Labels of a role agent's namespace.
 const (
 	LabelAgentRole   = "agent-role"

@@ -1,0 +1,68 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync/atomic"
+)
+
+// errSent is a request that may have reached the agent.
+var errSent = errors.New("the connection to the agent failed; whether it has seen the request is not known, and it is not sent again")
+
+// connect delivers a request to the user's agent, on a connection of its own, once. path is what follows the prefix, escaped.
+func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path string) {
+	unescaped, err := url.PathUnescape(path)
+	if err != nil {
+		g.fail(w, r, fmt.Errorf("%w: path: %w", errRequest, err))
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, g.options.Limits.Body)
+	conn, err := g.dial(r.Context(), user)
+	if err != nil {
+		g.fail(w, r, err)
+		return
+	}
+	defer conn.Close()
+	g.touch(user)
+	proxy := &httputil.ReverseProxy{
+		Transport:     once(conn),
+		FlushInterval: -1,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL = &url.URL{
+				Scheme: "http", Host: fmt.Sprintf("%s.%s.svc:%d", Name(user), g.options.Namespace, g.servicePort),
+				Path: "/" + unescaped, RawPath: "/" + path, RawQuery: p.In.URL.RawQuery,
+			}
+			p.Out.Host = ""
+			p.SetXForwarded()
+			p.Out.Header.Del("Authorization") // it is for the gateway alone
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if !errors.As(err, new(*http.MaxBytesError)) {
+				g.options.Logger.Info("A request failed at the agent", "user", user, "error", err)
+				err = errSent
+			}
+			g.fail(w, r, err)
+		},
+	}
+	proxy.ServeHTTP(w, r)
+}
+
+// once is a transport for one request. The transport of package http sends again what it takes for idempotent, where a
+// connection that was in use before turns out to be dead; one that is new is never in doubt.
+func once(conn net.Conn) *http.Transport {
+	var dialled atomic.Bool
+	return &http.Transport{
+		DisableKeepAlives: true, DisableCompression: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			if dialled.Swap(true) {
+				return nil, errSent
+			}
+			return conn, nil
+		},
+	}
+}

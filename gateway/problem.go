@@ -1,0 +1,90 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// errRequest is a request that is not understood.
+var errRequest = errors.New("not understood")
+
+// problem is an error as RFC 9457 has it.
+type problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+
+	// Code is for programs, and stays.
+	Code string `json:"code"`
+}
+
+// problems lists what callers are told of errors, the first that fits.
+var problems = []struct {
+	is     func(error) bool
+	status int
+	code   string
+}{
+	{is(ErrToken), http.StatusUnauthorized, "token"},
+	{is(ErrCaller), http.StatusForbidden, "caller"},
+	{func(err error) bool { return errors.As(err, new(*http.MaxBytesError)) }, http.StatusRequestEntityTooLarge, "too-large"},
+	{is(errRequest), http.StatusBadRequest, "request"},
+	{is(errNoAgent), http.StatusNotFound, "no-agent"},
+	{is(errForeign), http.StatusConflict, "name-taken"},
+	{is(errTier), http.StatusConflict, "user-type"},
+	{is(errAsleep), http.StatusConflict, "asleep"},
+	{is(errLimited), http.StatusTooManyRequests, "limit"},
+	{is(errTime), http.StatusGatewayTimeout, "not-ready"},
+	{is(errSent), http.StatusBadGateway, "agent-failed"},
+	{is(errManager), http.StatusBadGateway, "manager"},
+	{isJudged, http.StatusUnprocessableEntity, "policy"},
+	{apierrors.IsInvalid, http.StatusUnprocessableEntity, "invalid"},
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+// isJudged says whether the policy has refused what was asked for.
+func isJudged(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Type == lifecycle.CauseJudged })
+}
+
+// fail answers with what is wrong. What is not the caller's doing is logged, and not shown.
+func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := problem{Status: http.StatusServiceUnavailable, Code: "unavailable", Detail: "the gateway cannot do it at the moment"}
+	for _, known := range problems {
+		if known.is(err) {
+			p.Status, p.Code, p.Detail = known.status, known.code, err.Error()
+			break
+		}
+	}
+	switch {
+	case p.Code != "unavailable":
+	case errors.Is(err, context.Canceled) && r.Context().Err() != nil: // nobody hears it
+	default:
+		g.options.Logger.Error("A request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	p.write(w)
+}
+
+func (p problem) write(w http.ResponseWriter) {
+	p.Title = http.StatusText(p.Status)
+	if p.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // who has hung up cannot be told
+}

@@ -1,0 +1,230 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+const (
+	// silence is after how long without a word, heartbeats of 30 s included, a stream is dead.
+	silence = 90 * time.Second
+
+	// An agent whose manager does not answer is asked again after a while, and ever more rarely: it may have none.
+	askLeast, askMost = time.Second, 2 * time.Minute
+
+	// maxLine bounds what an agent can make the gateway remember, in bytes.
+	maxLine = 4096
+)
+
+// watcher listens to what every agent that is ready says of itself. A connection costs some 25 KiB, most of it for the agent's
+// events to be announced while nobody looks.
+type watcher struct {
+	gateway *Gateway
+	client  *http.Client
+
+	mu      sync.Mutex
+	ctx     context.Context
+	running map[types.UID]context.CancelFunc
+	wait    sync.WaitGroup
+}
+
+func newWatcher(g *Gateway) *watcher {
+	transport := &http.Transport{
+		DisableKeepAlives: true, DisableCompression: true, ResponseHeaderTimeout: 10 * time.Second,
+		ReadBufferSize: 1024, WriteBufferSize: 512, MaxResponseHeaderBytes: 16 << 10,
+	}
+	return &watcher{
+		gateway: g, running: map[types.UID]context.CancelFunc{},
+		client: &http.Client{Transport: transport, CheckRedirect: noRedirect},
+	}
+}
+
+// noRedirect keeps an agent from sending the gateway elsewhere.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// run lets streams live until ctx ends.
+func (w *watcher) run(ctx context.Context) {
+	w.mu.Lock()
+	w.ctx = ctx
+	w.mu.Unlock()
+	for _, o := range w.gateway.fleet.pods.List() {
+		w.follow(o.(*corev1.Pod), false)
+	}
+	<-ctx.Done()
+	w.wait.Wait()
+}
+
+// follow begins or ends a stream, as the Pod is ready or not.
+func (w *watcher) follow(pod *corev1.Pod, gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	stop, runs := w.running[pod.UID]
+	listen := !gone && serving(pod)
+	switch {
+	case w.ctx == nil || w.ctx.Err() != nil:
+	case listen && !runs:
+		ctx, cancel := context.WithCancel(w.ctx)
+		w.running[pod.UID] = cancel
+		w.wait.Go(func() { w.listen(ctx, pod) })
+	case !listen && runs:
+		stop()
+		delete(w.running, pod.UID)
+	}
+}
+
+func (w *watcher) listen(ctx context.Context, pod *corev1.Pod) {
+	pause := askLeast
+	// An agent may not fill the stream of events by changing its mind.
+	announce := rate.NewLimiter(rate.Every(10*time.Second), 5)
+	defer w.gateway.fleet.say(pod, nil)
+	for ctx.Err() == nil {
+		heard, err := w.stream(ctx, pod, announce)
+		w.gateway.fleet.say(pod, nil)
+		if heard {
+			pause = askLeast
+		}
+		if ctx.Err() == nil {
+			w.gateway.options.Logger.Debug("An agent says nothing of itself", "pod", pod.Name, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, askMost)
+	}
+}
+
+// stream reads events until the stream ends. heard says whether there was one.
+func (w *watcher) stream(ctx context.Context, pod *corev1.Pod, announce *rate.Limiter) (heard bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	dead := time.AfterFunc(silence, func() { cancel(errors.New("it said nothing for a while")) })
+	defer dead.Stop()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		"http://"+w.gateway.options.Address(pod, lifecycle.ManagerPort)+"/v1/events", nil)
+	if err != nil {
+		return false, err
+	}
+	request.Header.Set("Accept", "text/event-stream")
+	response, err := w.client.Do(request)
+	if err != nil {
+		return false, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return false, fmt.Errorf("answered with %s", response.Status)
+	}
+	w.gateway.options.Metrics.listening.Inc()
+	defer w.gateway.options.Metrics.listening.Dec()
+	var now saying
+	err = readEvents(response.Body, func() { dead.Reset(silence) }, func(name, data string) {
+		before := now
+		if !now.hear(name, data) {
+			return
+		}
+		heard = true
+		w.gateway.fleet.say(pod, &now)
+		w.tell(pod, before, now, announce)
+	})
+	return heard, err
+}
+
+// hear takes in one event, and returns false for what is not understood.
+func (s *saying) hear(name, data string) bool {
+	switch name {
+	case "state":
+		var e struct {
+			State lifecycle.State `json:"state"`
+			Since time.Time       `json:"since"`
+		}
+		if json.Unmarshal([]byte(data), &e) != nil {
+			return false
+		}
+		switch e.State {
+		case lifecycle.Running:
+			*s = saying{state: e.State, since: e.Since}
+		case lifecycle.Idle, lifecycle.Shutdown:
+			s.state, s.since = e.State, e.Since
+		default:
+			return false
+		}
+		return true
+	case "warning":
+		var e struct {
+			Deadline time.Time `json:"deadline"`
+		}
+		if json.Unmarshal([]byte(data), &e) != nil || e.Deadline.IsZero() {
+			return false
+		}
+		s.deadline = e.Deadline
+		return true
+	}
+	return false
+}
+
+// tell announces what is news.
+func (w *watcher) tell(pod *corev1.Pod, before, now saying, limit *rate.Limiter) {
+	n := Notice{
+		Namespace: pod.Namespace, Deployment: pod.Labels[lifecycle.LabelDeployment], Pod: pod.Name,
+		UserType: lifecycle.UserType(pod.Labels[lifecycle.LabelUserType]),
+	}
+	d, err := w.gateway.fleet.deployments.Get(n.Deployment)
+	if err != nil || w.gateway.options.Announcer == nil {
+		return // it is going, and that is announced by others
+	}
+	n.UID = d.UID
+	switch {
+	case now.state == lifecycle.Idle && (before.state != now.state || !before.since.Equal(now.since)):
+		n.Type, n.Since = NoticeIdle, now.since
+	case !now.deadline.IsZero() && !before.deadline.Equal(now.deadline):
+		n.Type, n.Deadline = NoticeWarning, now.deadline
+	default:
+		return
+	}
+	if limit.Allow() {
+		w.gateway.options.Announcer.Announce(n)
+	}
+}
+
+// readEvents reads server-sent events until the stream ends; alive is called for every line. A line that is too long ends it.
+func readEvents(r io.Reader, alive func(), event func(name, data string)) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 256), maxLine)
+	var name, data string
+	for lines.Scan() {
+		alive()
+		line := lines.Text()
+		field, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case line == "":
+			if data != "" {
+				event(name, data)
+			}
+			name, data = "", ""
+		case field == "event":
+			name = value
+		case field == "data" && data == "":
+			data = value
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return io.EOF
+}
