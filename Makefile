@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Asked once: a file that is saved meanwhile must not give the images of one run two tags.
 VERSION := $(or $(VERSION),$(shell git describe --tags --always --dirty 2>/dev/null || echo dev))
 IMAGE_PREFIX ?= ghcr.io/dexorder
-IMAGES := lifecycle-webhook lifecycle-sidecar
+IMAGES := lifecycle-webhook lifecycle-sidecar agent-gateway
 GOARCH ?= $(shell go env GOARCH)
 
 # go is told of nothing by a workspace file above this checkout.

@@ -62,7 +62,9 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, user, path str
 	if response.StatusCode < http.StatusOK || response.StatusCode >= http.StatusMultipleChoices && response.StatusCode < http.StatusBadRequest {
 		return errManager
 	}
-	w.Header().Set("Content-Type", "application/json")
+	if len(answer) > 0 {
+		w.Header().Set("Content-Type", "application/json")
+	}
 	w.WriteHeader(response.StatusCode)
 	_, _ = w.Write(answer) // who has hung up cannot be told
 	return nil

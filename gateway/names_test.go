@@ -14,7 +14,7 @@ func TestName(t *testing.T) {
 		{"alice", "agent-alice-fpmansl7byak6gq7ymzi"},
 		{"Alice@Example.COM", "agent-alice-example-com-"},
 		{"--a  b--", "agent-a-b-"},
-		{"0123456789abcdefg-hij", "agent-0123456789abcdefg-"},
+		{"0123456789abcdefg-hij", "agent-0123456789abcdefg-h-"},
 		{"0123456789abcdefgh-ij", "agent-0123456789abcdefgh-"},
 		{"Ünï Çødé", "agent-n-d-"},
 		{"日本", "agent-"},

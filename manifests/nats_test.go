@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Whoever reaps is told where NATS is, and as whom to speak to it, wherever the reaper runs.
+// Whoever publishes is told where NATS is, and as whom to speak to it, wherever it runs.
 func TestNATS(t *testing.T) {
 	const with = " with components/nats and components/nats-credentials"
 	for _, tc := range []struct {
@@ -18,6 +18,9 @@ func TestNATS(t *testing.T) {
 	}{
 		{"overlays/dev" + with, func(t *testing.T, name string) corev1.PodSpec {
 			return as[appsv1.Deployment](t, one(t, render(t, name), "Deployment", "lifecycle-webhook")).Spec.Template.Spec
+		}},
+		{"overlays/dev" + with, func(t *testing.T, name string) corev1.PodSpec {
+			return as[appsv1.Deployment](t, one(t, render(t, name), "Deployment", "agent-gateway")).Spec.Template.Spec
 		}},
 		{"overlays/prod" + with, func(t *testing.T, name string) corev1.PodSpec {
 			return as[appsv1.Deployment](t, one(t, render(t, name), "Deployment", "lifecycle-reaper")).Spec.Template.Spec

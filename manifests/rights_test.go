@@ -13,6 +13,20 @@ import (
 // What an agent's sidecar may do, in full.
 var rightsOfAgents = []string{"dexorder-agents: delete apps/deployments"}
 
+// What the gateway may do, in full. It deletes and patches nothing, and reads neither Secret nor ConfigMap.
+var rightsOfGateway = []string{
+	"cluster: create authentication.k8s.io/tokenreviews",
+	"dexorder-agents: create apps/deployments", "dexorder-agents: get apps/deployments", "dexorder-agents: list apps/deployments",
+	"dexorder-agents: update apps/deployments", "dexorder-agents: watch apps/deployments",
+	"dexorder-agents: create persistentvolumeclaims", "dexorder-agents: get persistentvolumeclaims",
+	"dexorder-agents: list persistentvolumeclaims", "dexorder-agents: update persistentvolumeclaims",
+	"dexorder-agents: watch persistentvolumeclaims",
+	"dexorder-agents: create services", "dexorder-agents: get services", "dexorder-agents: list services",
+	"dexorder-agents: update services", "dexorder-agents: watch services",
+	"dexorder-agents: get pods", "dexorder-agents: list pods", "dexorder-agents: watch pods",
+	"dexorder-agents: update apps/deployments/finalizers",
+}
+
 // What the server may do, in full. A right more is a decision to take here.
 var (
 	rightsToFacts = []string{
@@ -137,7 +151,10 @@ func TestRights(t *testing.T) {
 		if in.name == withSecrets || in.name == withEmbeddedSecrets {
 			reaper = append(reaper, rightsToArchivedSecrets...)
 		}
-		want := map[string][]string{"ServiceAccount dexorder-agents/agent-lifecycle": rightsOfAgents}
+		want := map[string][]string{
+			"ServiceAccount dexorder-agents/agent-lifecycle": rightsOfAgents,
+			"ServiceAccount dexorder-system/gateway":         sorted(rightsOfGateway),
+		}
 		account := "ServiceAccount dexorder-system/" + in.deployment.Spec.Template.Spec.ServiceAccountName
 		if in.ownReaper() {
 			want[account] = sorted(server)
