@@ -41,13 +41,13 @@ func (w *want) newDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 	if w.asked.Image != "" {
 		c.Image = w.asked.Image
 	}
-	setEnv(c, nil, w.asked.Env)
+	setEnv(c, nil, w.asked.Env, nil)
 	return d
 }
 
 // changedDeployment returns the stored one with what differs from what is wanted changed, nil if nothing does. Whatever else is in
-// it was put there on admission or by somebody who had a reason, and stays.
-func (w *want) changedDeployment(stored *appsv1.Deployment) *appsv1.Deployment {
+// it was put there on admission or by somebody who had a reason, and stays. fresh is the template's.
+func (w *want) changedDeployment(stored, fresh *appsv1.Deployment) *appsv1.Deployment {
 	d, before := stored.DeepCopy(), recall(stored.Annotations)
 	w.mark(&d.ObjectMeta)
 	if stored.Labels[lifecycle.LabelUserType] != string(w.userType) {
@@ -59,7 +59,7 @@ func (w *want) changedDeployment(stored *appsv1.Deployment) *appsv1.Deployment {
 			c.Image = w.asked.Image
 		}
 		if !maps.Equal(before.Env, w.asked.Env) {
-			setEnv(c, before.Env, w.asked.Env)
+			setEnv(c, before.Env, w.asked.Env, agentContainer(&fresh.Spec.Template).Env)
 		}
 	}
 	if equality.Semantic.DeepEqual(d, stored) {
@@ -68,13 +68,20 @@ func (w *want) changedDeployment(stored *appsv1.Deployment) *appsv1.Deployment {
 	return d
 }
 
-// setEnv takes the variables out that were asked for before, and puts those in that are asked for now.
-func setEnv(c *corev1.Container, before, now map[string]string) {
+// setEnv takes the variables out that were asked for before, puts those in that are asked for now, and brings the template's own back
+// that had been asked for otherwise.
+func setEnv(c *corev1.Container, before, now map[string]string, template []corev1.EnvVar) {
 	c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool {
 		_, was := before[e.Name]
 		_, is := now[e.Name]
 		return was || is
 	})
+	for _, e := range template {
+		_, was := before[e.Name]
+		if _, is := now[e.Name]; was && !is {
+			c.Env = append(c.Env, e)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		// Kubernetes would expand $(NAME) in it, and takes $$ for $.
 		c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: strings.ReplaceAll(now[name], "$", "$$")})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,7 +39,9 @@ func metaOf(userType lifecycle.UserType) metav1.ObjectMeta {
 
 func TestDecideWant(t *testing.T) {
 	g := newTestGateway(t)
-	d := func(userType lifecycle.UserType) *appsv1.Deployment { return &appsv1.Deployment{ObjectMeta: metaOf(userType)} }
+	d := func(userType lifecycle.UserType) *appsv1.Deployment {
+		return &appsv1.Deployment{ObjectMeta: metaOf(userType)}
+	}
 	c := func(userType lifecycle.UserType) *corev1.PersistentVolumeClaim {
 		return &corev1.PersistentVolumeClaim{ObjectMeta: metaOf(userType)}
 	}
@@ -130,17 +133,21 @@ func TestChangedDeployment(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := w.newDeployment(o.deployment)
+	fresh, err := exampleTemplate(t).render("agent-a")
+	if err != nil {
+		t.Fatal(err)
+	}
 	d.Spec.Template.Spec.Containers = append(d.Spec.Template.Spec.Containers, corev1.Container{Name: "lifecycle-sidecar"})
 	c := &d.Spec.Template.Spec.Containers[0]
 	c.Env = append(c.Env, corev1.EnvVar{Name: lifecycle.EnvIdleGraceSeconds, Value: "10"})
-	if w.changedDeployment(d) != nil {
+	if w.changedDeployment(d, fresh.deployment) != nil {
 		t.Error("what is as it should be is changed")
 	}
 	w.asked = w.asked.with(&Request{Image: "two", Env: map[string]string{"B": "2"}})
-	changed := w.changedDeployment(d)
+	changed := w.changedDeployment(d, fresh.deployment)
 	got := changed.Spec.Template.Spec.Containers[0]
-	want := []corev1.EnvVar{{Name: lifecycle.EnvIdleGraceSeconds, Value: "10"}, {Name: "B", Value: "2"}}
-	if got.Image != "two" || len(got.Env) != 2 || got.Env[0] != want[0] || got.Env[1] != want[1] || len(changed.Spec.Template.Spec.Containers) != 2 {
+	want := []corev1.EnvVar{{Name: lifecycle.EnvIdleGraceSeconds, Value: "10"}, {Name: "HOME", Value: "/data"}, {Name: "B", Value: "2"}}
+	if got.Image != "two" || !slices.Equal(got.Env, want) || len(changed.Spec.Template.Spec.Containers) != 2 {
 		t.Errorf("image %s, env %v, want %v", got.Image, got.Env, want)
 	}
 	if c.Env[0].Value != "1$$" {

@@ -129,7 +129,7 @@ func (g *Gateway) attempt(ctx context.Context, user string, r *Request) (*brough
 		b.created = true
 		g.options.Metrics.created(w.userType)
 		g.options.Logger.Info("Created an agent", "user", user, "deployment", name, "userType", w.userType, "storage", claim != nil)
-	} else if changed := w.changedDeployment(d); changed != nil {
+	} else if changed := w.changedDeployment(d, fresh.deployment); changed != nil {
 		if d, err = deployments.Update(ctx, changed, metav1.UpdateOptions{}); err != nil {
 			return nil, retried(err)
 		}

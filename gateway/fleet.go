@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -36,11 +35,11 @@ type fleet struct {
 
 	mu        sync.Mutex
 	listeners map[string]map[chan struct{}]struct{}
-	said      map[types.UID]saying // by Pod
+	said      map[types.UID]heard // by Pod
 }
 
 func newFleet(client kubernetes.Interface, namespace string, onPod func(*corev1.Pod, bool)) (*fleet, error) {
-	f := &fleet{onPod: onPod, listeners: map[string]map[chan struct{}]struct{}{}, said: map[types.UID]saying{}}
+	f := &fleet{onPod: onPod, listeners: map[string]map[chan struct{}]struct{}{}, said: map[types.UID]heard{}}
 	f.factory = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace),
 		informers.WithTransform(slim), informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = lifecycle.LabelDeployment }))
 	deployments, pods := f.factory.Apps().V1().Deployments(), f.factory.Core().V1().Pods()
@@ -108,18 +107,6 @@ func (f *fleet) ready() error {
 	return nil
 }
 
-// awaitReady waits for that.
-func (f *fleet) awaitReady(ctx context.Context) error {
-	for f.ready() != nil {
-		select {
-		case <-ctx.Done():
-			return f.ready()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
 // look returns what is known of an agent: its Status, and the Pod that serves it or is to. The Pod is nil where there is none.
 func (f *fleet) look(name string) (Status, *corev1.Pod) {
 	d, err := f.deployments.Get(name)
@@ -130,7 +117,7 @@ func (f *fleet) look(name string) (Status, *corev1.Pod) {
 	var said saying
 	if pod != nil {
 		f.mu.Lock()
-		said = f.said[pod.UID]
+		said = f.said[pod.UID].saying
 		f.mu.Unlock()
 	}
 	s := decide(d, pod, said)
@@ -175,13 +162,25 @@ func (f *fleet) count() map[lifecycle.State]int {
 	return counts
 }
 
-// say remembers what the agent in a Pod says of itself; nil forgets it.
-func (f *fleet) say(pod *corev1.Pod, s *saying) {
+// heard is what an agent says of itself, and who heard it.
+type heard struct {
+	saying
+	by *stream
+}
+
+// say remembers what the agent in a Pod says of itself.
+func (f *fleet) say(pod *corev1.Pod, s saying, by *stream) {
 	f.mu.Lock()
-	if s == nil {
+	f.said[pod.UID] = heard{s, by}
+	f.mu.Unlock()
+	f.notify(pod.Labels[lifecycle.LabelDeployment])
+}
+
+// forget forgets it, unless somebody else has heard something since.
+func (f *fleet) forget(pod *corev1.Pod, by *stream) {
+	f.mu.Lock()
+	if f.said[pod.UID].by == by {
 		delete(f.said, pod.UID)
-	} else {
-		f.said[pod.UID] = *s
 	}
 	f.mu.Unlock()
 	f.notify(pod.Labels[lifecycle.LabelDeployment])

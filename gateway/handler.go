@@ -208,7 +208,10 @@ func decodeRequest(body []byte) (*Request, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("body: there is something after the JSON value")
 	}
-	return request, request.check()
+	if err := request.check(); err != nil {
+		return nil, err
+	}
+	return request, nil
 }
 
 func (g *Gateway) get(w http.ResponseWriter, r *http.Request, user string) error {

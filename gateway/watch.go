@@ -87,14 +87,21 @@ func (w *watcher) follow(pod *corev1.Pod, gone bool) {
 	}
 }
 
+// stream is one watcher's ear for one Pod.
+type stream struct {
+	*watcher
+	pod *corev1.Pod
+
+	// announce keeps an agent from filling the stream of events by changing its mind.
+	announce *rate.Limiter
+}
+
 func (w *watcher) listen(ctx context.Context, pod *corev1.Pod) {
+	s := &stream{w, pod, rate.NewLimiter(rate.Every(10*time.Second), 5)}
 	pause := askLeast
-	// An agent may not fill the stream of events by changing its mind.
-	announce := rate.NewLimiter(rate.Every(10*time.Second), 5)
-	defer w.gateway.fleet.say(pod, nil)
 	for ctx.Err() == nil {
-		heard, err := w.stream(ctx, pod, announce)
-		w.gateway.fleet.say(pod, nil)
+		heard, err := s.read(ctx)
+		w.gateway.fleet.forget(pod, s)
 		if heard {
 			pause = askLeast
 		}
@@ -109,19 +116,19 @@ func (w *watcher) listen(ctx context.Context, pod *corev1.Pod) {
 	}
 }
 
-// stream reads events until the stream ends. heard says whether there was one.
-func (w *watcher) stream(ctx context.Context, pod *corev1.Pod, announce *rate.Limiter) (heard bool, err error) {
+// read reads events until the stream ends. heard says whether there was one.
+func (s *stream) read(ctx context.Context) (heard bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	dead := time.AfterFunc(silence, func() { cancel(errors.New("it said nothing for a while")) })
 	defer dead.Stop()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet,
-		"http://"+w.gateway.options.Address(pod, lifecycle.ManagerPort)+"/v1/events", nil)
+	options := &s.gateway.options
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+options.Address(s.pod, lifecycle.ManagerPort)+"/v1/events", nil)
 	if err != nil {
 		return false, err
 	}
 	request.Header.Set("Accept", "text/event-stream")
-	response, err := w.client.Do(request)
+	response, err := s.client.Do(request)
 	if err != nil {
 		return false, err
 	}
@@ -129,8 +136,8 @@ func (w *watcher) stream(ctx context.Context, pod *corev1.Pod, announce *rate.Li
 	if response.StatusCode != http.StatusOK {
 		return false, fmt.Errorf("answered with %s", response.Status)
 	}
-	w.gateway.options.Metrics.listening.Inc()
-	defer w.gateway.options.Metrics.listening.Dec()
+	options.Metrics.listening.Inc()
+	defer options.Metrics.listening.Dec()
 	var now saying
 	err = readEvents(response.Body, func() { dead.Reset(silence) }, func(name, data string) {
 		before := now
@@ -138,8 +145,8 @@ func (w *watcher) stream(ctx context.Context, pod *corev1.Pod, announce *rate.Li
 			return
 		}
 		heard = true
-		w.gateway.fleet.say(pod, &now)
-		w.tell(pod, before, now, announce)
+		s.gateway.fleet.say(s.pod, now, s)
+		s.tell(before, now)
 	})
 	return heard, err
 }
@@ -178,27 +185,52 @@ func (s *saying) hear(name, data string) bool {
 }
 
 // tell announces what is news.
-func (w *watcher) tell(pod *corev1.Pod, before, now saying, limit *rate.Limiter) {
+func (s *stream) tell(before, now saying) {
+	if s.gateway.options.Announcer == nil {
+		return
+	}
+	for _, n := range s.gateway.notices(s.pod, before, now) {
+		if s.announce.Allow() {
+			s.gateway.options.Announcer.Announce(n)
+		}
+	}
+}
+
+// notices are what an agent says now and did not say before.
+func (g *Gateway) notices(pod *corev1.Pod, before, now saying) []Notice {
 	n := Notice{
 		Namespace: pod.Namespace, Deployment: pod.Labels[lifecycle.LabelDeployment], Pod: pod.Name,
 		UserType: lifecycle.UserType(pod.Labels[lifecycle.LabelUserType]),
 	}
-	d, err := w.gateway.fleet.deployments.Get(n.Deployment)
-	if err != nil || w.gateway.options.Announcer == nil {
-		return // it is going, and that is announced by others
+	d, err := g.fleet.deployments.Get(n.Deployment)
+	if err != nil {
+		return nil // it is going, and that is announced by others
 	}
 	n.UID = d.UID
-	switch {
-	case now.state == lifecycle.Idle && (before.state != now.state || !before.since.Equal(now.since)):
-		n.Type, n.Since = NoticeIdle, now.since
-	case !now.deadline.IsZero() && !before.deadline.Equal(now.deadline):
+	var news []Notice
+	if now.state == lifecycle.Idle && (before.state != now.state || !before.since.Equal(now.since)) {
+		idle := n
+		idle.Type, idle.Since = NoticeIdle, now.since
+		news = append(news, idle)
+	}
+	if !now.deadline.IsZero() && !before.deadline.Equal(now.deadline) {
 		n.Type, n.Deadline = NoticeWarning, now.deadline
-	default:
-		return
+		news = append(news, n)
 	}
-	if limit.Allow() {
-		w.gateway.options.Announcer.Announce(n)
+	return news
+}
+
+// Notices returns how things stand: what would be announced if all agents said it anew.
+func (g *Gateway) Notices() []Notice {
+	var all []Notice
+	for _, o := range g.fleet.pods.List() {
+		pod := o.(*corev1.Pod)
+		g.fleet.mu.Lock()
+		now := g.fleet.said[pod.UID].saying
+		g.fleet.mu.Unlock()
+		all = append(all, g.notices(pod, saying{}, now)...)
 	}
+	return all
 }
 
 // readEvents reads server-sent events until the stream ends; alive is called for every line. A line that is too long ends it.

@@ -62,14 +62,16 @@ func TestGateway(t *testing.T) {
 	t.Run("delivered once", func(t *testing.T) { testOnce(t, n, first) })
 	t.Run("events", func(t *testing.T) { testGatewayEvents(t, c, n, first) })
 	t.Run("activity and snooze", func(t *testing.T) { testManager(t, n, first) })
-	t.Run("tiers", func(t *testing.T) { testTiers(t, c, n, first) })
+	t.Run("tiers", func(t *testing.T) { testTiers(t, c, first) })
 	t.Run("request", func(t *testing.T) { testRequest(t, c, first) })
 }
 
 // exampleTiers are those of the example policy.
 type exampleTiers struct{}
 
-func (exampleTiers) DeletesStorage(userType lifecycle.UserType) bool { return userType == lifecycle.Anonymous }
+func (exampleTiers) DeletesStorage(userType lifecycle.UserType) bool {
+	return userType == lifecycle.Anonymous
+}
 
 // heardNotices remembers what was announced.
 type heardNotices struct {
@@ -104,7 +106,7 @@ type connected struct {
 func (c *cluster) startGateway(t *testing.T, n *node, change func(*gateway.Options)) *connected {
 	t.Helper()
 	config := c.plane.Impersonate(controlplane.ServiceAccount(installation.SystemNamespace, "gateway"))
-	client := kubernetes.NewForConfigOrDie(config)
+	api := kubernetes.NewForConfigOrDie(config)
 	text, err := os.ReadFile(gatewayManifests + "agent.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -115,8 +117,8 @@ func (c *cluster) startGateway(t *testing.T, n *node, change func(*gateway.Optio
 	}
 	g := &connected{notices: &heardNotices{}, registry: prometheus.NewRegistry()}
 	options := gateway.Options{
-		Client: client, Namespace: agents, Template: template, Tiers: exampleTiers{}, DefaultUserType: lifecycle.Free,
-		Authenticator: gateway.NewTokenReviews(client.AuthenticationV1().TokenReviews(), "agent-gateway",
+		Client: api, Namespace: agents, Template: template, Tiers: exampleTiers{}, DefaultUserType: lifecycle.Free,
+		Authenticator: gateway.NewTokenReviews(api.AuthenticationV1().TokenReviews(), "agent-gateway",
 			[]string{"system:serviceaccount:default:frontend"}, time.Now),
 		Announcer: g.notices, Address: n.address, WakeTimeout: time.Minute, Grace: 5 * time.Second, Limits: gateway.DefaultLimits(),
 		Now: time.Now, Metrics: gateway.NewMetrics(g.registry), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -574,7 +576,6 @@ func testGatewayEvents(t *testing.T, c *cluster, n *node, g *connected) {
 			break
 		}
 	}
-	// Whether it is idle or warned first is one moment, and how the agent's own "stopping" meets the kubelet's another.
 	got := strings.Join(names, " ")
 	if want := "DELETED CREATED RUNNING ready IDLE warning SHUTDOWN DELETED"; got != want {
 		t.Errorf("events %s, want %s (%v)", got, want, lines.Err())
@@ -615,7 +616,7 @@ func testManager(t *testing.T, n *node, g *connected) {
 }
 
 // From the request through labels, environment and owner references to what a deletion takes along.
-func testTiers(t *testing.T, c *cluster, n *node, g *connected) {
+func testTiers(t *testing.T, c *cluster, g *connected) {
 	g.want(t, http.StatusCreated, http.MethodPut, "visitor", "", `{"userType":"anonymous"}`)
 	visitor := c.parts(t, "visitor")
 	if !ownedBy(visitor.claim, visitor.deployment) || !ownedBy(visitor.service, visitor.deployment) {
@@ -675,7 +676,7 @@ func testRequest(t *testing.T, c *cluster, g *connected) {
 			names = append(names, e.Name+"="+e.Value)
 		}
 	}
-	if container.Image != "ghcr.io/dexorder/agent:v2" || !slices.Equal(names, []string{"B=2"}) {
+	if container.Image != "ghcr.io/dexorder/agent:v2" || !slices.Equal(names, []string{"HOME=/data", "B=2"}) {
 		t.Errorf("image %s, env %v", container.Image, names)
 	}
 	if !bytes.Contains([]byte(c.parts(t, user).claim.Annotations[lifecycle.AnnotationRequest]), []byte(`"B":"2"`)) {

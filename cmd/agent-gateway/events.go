@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
 	"flag"
+	"log/slog"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dexorder/agent-lifecycle/events"
 	"github.com/dexorder/agent-lifecycle/gateway"
@@ -32,6 +36,25 @@ type published struct {
 
 // Announce implements gateway.Announcer.
 func (p published) Announce(n gateway.Notice) { p.publisher.Publish(event(n, p.now())) }
+
+// newPublisher returns a Publisher; nil, which publishes nothing, where there is no NATS. standing says how things stand.
+func newPublisher(config events.Config, standing func() []gateway.Notice, registry prometheus.Registerer, log *slog.Logger) (*events.Publisher, error) {
+	if config.URL == "" {
+		return nil, nil
+	}
+	var p *events.Publisher
+	p, err := events.New(events.Options{
+		Config: config, Now: time.Now, Metrics: events.NewMetrics(registry), Logger: log,
+		Rebuild: func(ctx context.Context) {
+			for _, n := range standing() {
+				if p.PublishWhenRoom(ctx, event(n, time.Now())) != nil {
+					return
+				}
+			}
+		},
+	})
+	return p, err
+}
 
 // event returns what is published of what an agent says.
 func event(n gateway.Notice, now time.Time) events.Event {

@@ -24,7 +24,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
-	"github.com/dexorder/agent-lifecycle/events"
 	"github.com/dexorder/agent-lifecycle/gateway"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
@@ -75,16 +74,12 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	var publisher *events.Publisher // a nil one publishes nothing
-	if f.nats.URL != "" {
-		publisher, err = events.New(events.Options{
-			Config: f.nats, Now: time.Now, Metrics: events.NewMetrics(registry), Logger: log, Rebuild: func(context.Context) {},
-		})
-		if err != nil {
-			return err
-		}
+	var g *gateway.Gateway
+	publisher, err := newPublisher(f.nats, func() []gateway.Notice { return g.Notices() }, registry, log)
+	if err != nil {
+		return err
 	}
-	g, err := gateway.New(gateway.Options{
+	g, err = gateway.New(gateway.Options{
 		Client: client, Namespace: f.namespace, Template: template, Tiers: policy,
 		DefaultUserType:      lifecycle.UserType(f.userType),
 		Authenticator:        gateway.NewTokenReviews(client.AuthenticationV1().TokenReviews(), f.audience, f.allow, time.Now),

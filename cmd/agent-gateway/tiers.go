@@ -24,7 +24,10 @@ type tiers struct {
 
 func newTiers(file string, log *slog.Logger) (*tiers, error) {
 	t := &tiers{file: file, log: log}
-	return t, t.read()
+	if err := t.read(); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 func (t *tiers) read() error {
