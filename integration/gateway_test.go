@@ -39,7 +39,8 @@ const gatewayManifests = "../manifests/components/gateway/"
 // cluster; each has users of its own.
 func TestGateway(t *testing.T) {
 	t.Parallel()
-	c := install(t, controlplane.Options{ControllerManager: true})
+	// A reaper would set the owners that the gateway has forgotten.
+	c := installWith(t, controlplane.Options{ControllerManager: true}, "--reaper=false")
 	for _, file := range []string{"service-account.yaml", "rbac.yaml"} {
 		objects, err := installation.ReadObjects(gatewayManifests + file)
 		if err != nil {
