@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/dexorder/agent-lifecycle/gateway"
+	"github.com/dexorder/agent-lifecycle/internal/controlplane"
+)
+
+// TestServe runs the program against a real API server: it gets ready, makes an agent, counts it, and ends when it is told to, with a
+// stream of events open. What it does besides is shown in integration/.
+func TestServe(t *testing.T) {
+	cp := controlplane.StartForTest(t, controlplane.Options{})
+	api := kubernetes.NewForConfigOrDie(cp.Config)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "dexorder-agents"}}
+	if _, err := api.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	listen, health := freeAddress(t), freeAddress(t)
+	var stderr strings.Builder
+	f, err := parseFlags([]string{
+		"--policy=../../policy/v1alpha1/example.yaml", "--template=../../manifests/components/gateway/agent.yaml", "--kubeconfig=" + cp.Kubeconfig(),
+		"--listen=" + listen, "--health-listen=" + health, "--loopback-without-token", "--drain=0s", "--grace=10s",
+	}, io.Discard, &stderr)
+	if err != nil {
+		t.Fatal(stderr.String())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- serve(ctx, f, slog.New(slog.NewJSONHandler(t.Output(), nil))) }()
+	for deadline := time.Now().Add(time.Minute); get(t, "http://"+health+"/readyz") != "ok\n"; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not get ready")
+		}
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+listen+"/v1/agents/alice", strings.NewReader(`{"userType":"paid"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusCreated {
+		body, _ := io.ReadAll(response.Body)
+		t.Fatalf("PUT: %s %s", response.Status, body)
+	}
+	if _, err := api.AppsV1().Deployments("dexorder-agents").Get(t.Context(), gateway.Name("alice"), metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{
+		`agent_lifecycle_gateway_agents_created_total{user_type="paid"} 1`,
+		`agent_lifecycle_gateway_requests_total{code="201",route="agents"} 1`,
+	} {
+		if metrics := get(t, "http://"+health+"/metrics"); !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s:\n%s", want, metrics)
+		}
+	}
+	events, err := http.Get("http://" + listen + "/v1/agents/alice/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Body.Close()
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	case <-time.After(8 * time.Second):
+		t.Error("an open stream of events held it up")
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
