@@ -56,5 +56,6 @@ const (
 )
 
 // LabelRoleTemplate on a ConfigMap in the system's namespace says that its values are YAML documents of what the namespace of a role's
-// agent holds. Its own value is the role, as LabelAgentRole has it. "{namespace}" in them stands for the namespace's name.
+// agent holds. Its own value is the role, as LabelAgentRole has it. NamespacePlaceholder in them stands for the namespace's name. Where
+// the ConfigMap has LabelOrg or LabelEnvironment too, it is for namespaces of that org or environment alone.
 const LabelRoleTemplate = Prefix + "role-template"

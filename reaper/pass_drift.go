@@ -106,7 +106,9 @@ func (w *worker) passDrift(ctx context.Context) Result {
 	var names []*namespace
 	looks := 0
 	for _, n := range due {
-		if _, marked := n.annotations[lifecycle.AnnotationReaping]; marked {
+		_, marked := n.annotations[lifecycle.AnnotationReaping]
+		_, stopped := n.annotations[lifecycle.AnnotationDeprovisioned]
+		if marked || stopped {
 			continue // what is taken apart lacks ever more
 		}
 		if len(templates[n.labels[lifecycle.LabelAgentRole]]) > 0 {
@@ -182,6 +184,9 @@ func (w *worker) templates(ctx context.Context) (map[string][]corev1.ConfigMap, 
 // that cannot be read says nothing of the namespace: that is an error, and not a drift.
 func (w *worker) driftOf(ctx context.Context, n *namespace, templates map[string][]corev1.ConfigMap) (found drift, has bool, err error) {
 	for _, template := range templates[n.labels[lifecycle.LabelAgentRole]] {
+		if !isFor(template.Labels, n) {
+			continue
+		}
 		all, err := readTemplate(template.Data, n.name)
 		if err != nil {
 			return nil, true, fmt.Errorf("template %s/%s: %w", template.Namespace, template.Name, err)
@@ -196,6 +201,17 @@ func (w *worker) driftOf(ctx context.Context, n *namespace, templates map[string
 		has = true
 	}
 	return found, has, nil
+}
+
+// isFor says whether a template with these labels is one for a namespace of its role: one that has an org or an environment is for no
+// other.
+func isFor(labels map[string]string, n *namespace) bool {
+	for _, key := range []string{lifecycle.LabelOrg, lifecycle.LabelEnvironment} {
+		if value, has := labels[key]; has && value != n.labels[key] {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *worker) differences(ctx context.Context, namespace string, want *wanted) (drift, error) {

@@ -18,10 +18,9 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
-)
 
-// namespacePlaceholder in a template stands for the name of the namespace.
-const namespacePlaceholder = "{namespace}"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
 
 // wanted is an object of a role's template, for one namespace.
 type wanted struct {
@@ -42,7 +41,7 @@ func readTemplate(data map[string]string, namespace string) ([]wanted, error) {
 	var errs []error
 	seen := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(data)) {
-		text := strings.ReplaceAll(data[key], namespacePlaceholder, namespace)
+		text := strings.ReplaceAll(data[key], lifecycle.NamespacePlaceholder, namespace)
 		documents := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(text)))
 		for n := 1; ; n++ {
 			document, err := documents.Read()
@@ -130,9 +129,9 @@ func (w *wanted) identify(meta *metav1.PartialObjectMetadata, namespace string) 
 	case w.name == "":
 		return fmt.Errorf("%s: metadata.name is required", w.gvk.Kind)
 	case isNamespace && w.name != namespace:
-		return fmt.Errorf("%s: metadata.name must be %s, or left out", w.id(), namespacePlaceholder)
+		return fmt.Errorf("%s: metadata.name must be %s, or left out", w.id(), lifecycle.NamespacePlaceholder)
 	case meta.Namespace != "" && meta.Namespace != namespace:
-		return fmt.Errorf("%s: metadata.namespace is %q, and must be %s, or left out", w.id(), meta.Namespace, namespacePlaceholder)
+		return fmt.Errorf("%s: metadata.namespace is %q, and must be %s, or left out", w.id(), meta.Namespace, lifecycle.NamespacePlaceholder)
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
 // Command kubectl-agents is a kubectl plugin, used as "kubectl agents VERB". Its verbs check and inject tell without a
-// cluster what the lifecycle webhook would say of a manifest and make of it; breaker looks after the circuit breaker of one, and
-// restore brings back what was reaped there.
+// cluster what the lifecycle webhook would say of a manifest and make of it; provision and deprovision look after the namespaces of
+// role agents in one, breaker after its circuit breaker, and restore brings back what was reaped there.
 package main
 
 import (
@@ -55,10 +55,10 @@ type verb struct {
 }
 
 // verbs in the order of the help.
-var verbs = []verb{checkVerb, injectVerb, breakerVerb, restoreVerb, versionVerb}
+var verbs = []verb{checkVerb, injectVerb, provisionVerb, deprovisionVerb, breakerVerb, restoreVerb, versionVerb}
 
-const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster; look after the circuit
-breaker of one, and bring back what was reaped there.
+const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster; look after the namespaces of
+role agents in one and after its circuit breaker, and bring back what was reaped there.
 
 Usage:
   kubectl agents VERB [flags]
@@ -123,9 +123,9 @@ func (v verb) run(args []string, s streams) int {
 func writeOverview(w io.Writer) {
 	fmt.Fprint(w, overview)
 	for _, v := range verbs {
-		fmt.Fprintf(w, "  %-9s %s\n", v.name, v.summary)
+		fmt.Fprintf(w, "  %-11s %s\n", v.name, v.summary)
 	}
-	fmt.Fprint(w, "  help      show this, or a verb's help\n")
+	fmt.Fprint(w, "  help        show this, or a verb's help\n")
 }
 
 func (v verb) writeHelp(w io.Writer, flags *pflag.FlagSet) {

@@ -71,6 +71,18 @@ func TestGolden(t *testing.T) {
 		{name: "inject-bad-output", args: "inject -f testdata/good.yaml -o text", code: 2},
 		{name: "inject-help", args: "help inject"},
 
+		{name: "provision-help", args: "provision --help"},
+		{name: "provision-no-role", args: "provision --org dexorder", code: 2},
+		{name: "provision-no-org", args: "provision Marketing --env production --dry-run", code: 2},
+		{name: "provision-bad-component", args: "provision ceo --org dexorder --env production --with git --dry-run", code: 2},
+		{name: "provision-dry-run", args: "provision ceo --org dexorder --env production --image ghcr.io/dexorder/agent:v2 --with git-ssh --dry-run"},
+		{name: "provision-dry-run-diff", args: "provision ceo --org dexorder --env production --dry-run --diff", code: 2},
+		{name: "provision-from-another-role", args: "provision ceo --from ../../manifests/role-namespace/overlays/marketing-production --dry-run", code: 2},
+		{name: "provision-no-cluster", args: "provision ceo --org dexorder --env production --kubeconfig testdata/none.yaml", code: 2},
+		{name: "deprovision-help", args: "deprovision --help"},
+		{name: "deprovision-no-role", args: "deprovision", code: 2},
+		{name: "deprovision-no-cluster", args: "deprovision agent-ceo --kubeconfig testdata/none.yaml", code: 2},
+
 		{name: "restore-help", args: "restore --help"},
 		{name: "restore-two", args: "restore agent-ceo agent-cfo", code: 2},
 		{name: "restore-bad-timeout", args: "restore --timeout=0s", code: 2},

@@ -1,0 +1,148 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// FieldManager is who owns what is applied.
+const FieldManager = "agent-lifecycle-provision"
+
+// ErrRefused is at the root of errors that say that something is as it must not be; others say that it could not be found out.
+var ErrRefused = errors.New("refused")
+
+func refused(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrRefused}, args...)...)
+}
+
+// Provisioner provisions namespaces of role agents in one cluster, and takes them out of service.
+type Provisioner struct {
+	typed   kubernetes.Interface
+	objects dynamic.Interface
+	secrets metadata.Interface // which cannot read their values
+
+	// system is the namespace of the system itself.
+	system string
+	now    func() time.Time
+}
+
+// New returns a Provisioner with somebody's access. systemNamespace is where the webhook is installed.
+func New(config *rest.Config, systemNamespace string, now func() time.Time) (*Provisioner, error) {
+	typed, errTyped := kubernetes.NewForConfig(config)
+	objects, errObjects := dynamic.NewForConfig(config)
+	secrets, errSecrets := metadata.NewForConfig(config)
+	if err := errors.Join(errTyped, errObjects, errSecrets); err != nil {
+		return nil, err
+	}
+	return &Provisioner{typed: typed, objects: objects, secrets: secrets, system: systemNamespace, now: now}, nil
+}
+
+// Render is the function Render with what this cluster says: where its API server is, and which account the reaper has.
+func (p *Provisioner) Render(ctx context.Context, role Role) (*Rendered, error) {
+	if role.Dir == "" {
+		_, err := p.typed.CoreV1().ServiceAccounts(p.system).Get(ctx, reaperAccount, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			role.Components = with(role.Components, componentReaperAccount)
+		case !apierrors.IsNotFound(err):
+			return nil, fmt.Errorf("find the reaper's account: %w", err)
+		}
+	}
+	r, err := Render(role)
+	if err != nil {
+		return nil, err
+	}
+	server, err := FindAPIServer(ctx, p.typed)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.Reach(server)
+}
+
+const (
+	// reaperAccount exists where the reaper does not run as the server.
+	reaperAccount          = "lifecycle-reaper"
+	componentReaperAccount = "reaper-account"
+)
+
+func with(components []string, component string) []string {
+	for _, c := range components {
+		if c == component {
+			return components
+		}
+	}
+	return append(components[:len(components):len(components)], component)
+}
+
+func (p *Provisioner) client(o *unstructured.Unstructured) dynamic.ResourceInterface {
+	resource := p.objects.Resource(resourceOf(o))
+	if o.GetKind() == kindNamespace {
+		return resource
+	}
+	return resource.Namespace(o.GetNamespace())
+}
+
+// admits says why a namespace cannot be provisioned as it is now, or whether it is there at all.
+func (p *Provisioner) admits(ctx context.Context, r *Rendered) (exists bool, err error) {
+	if _, err := p.typed.CoreV1().Namespaces().Get(ctx, p.system, metav1.GetOptions{}); err != nil {
+		return false, fmt.Errorf("namespace %s, where the lifecycle webhook should be installed: %w", p.system, err)
+	}
+	n, err := p.typed.CoreV1().Namespaces().Get(ctx, r.Namespace, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return true, usable(n, r.Role.Name)
+}
+
+// usable says why a namespace that exists cannot be provisioned for a role.
+func usable(n *corev1.Namespace, role string) error {
+	undo := "to use it again, run: kubectl agents deprovision --undo " + n.Name
+	switch is := n.Labels[lifecycle.LabelAgentRole]; {
+	case is == "":
+		return refused("namespace %s exists and is no role agent's: it has no label %s; if it is to be one, run: kubectl label namespace %s %s=%s",
+			n.Name, lifecycle.LabelAgentRole, n.Name, lifecycle.LabelAgentRole, role)
+	case is != role:
+		return refused("namespace %s is of the role %q, and not %q", n.Name, is, role)
+	case n.DeletionTimestamp != nil:
+		return refused("namespace %s has been in deletion since %s%s: wait until it has gone, and run this again", n.Name,
+			n.DeletionTimestamp.UTC().Format(time.RFC3339), heldBy(n))
+	}
+	if mark, has := n.Annotations[lifecycle.AnnotationReaping]; has {
+		return refused("namespace %s is marked for reaping since %s and takes nothing that runs; %s", n.Name, mark, undo)
+	}
+	if mark, has := n.Annotations[lifecycle.AnnotationDeprovisioned]; has {
+		return refused("namespace %s was deprovisioned (%s); %s", n.Name, mark, undo)
+	}
+	return nil
+}
+
+// heldBy says what a deletion waits for, as far as the API server says.
+func heldBy(n *corev1.Namespace) string {
+	var why []string
+	for _, c := range n.Status.Conditions {
+		if c.Status == corev1.ConditionTrue {
+			why = append(why, c.Message)
+		}
+	}
+	if len(why) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(why, "; ") + ")"
+}
