@@ -169,7 +169,7 @@ verify-generated:
 
 .PHONY: verify-manifests
 verify-manifests: $(KUSTOMIZE)
-	@for overlay in manifests/overlays/*/; do \
+	@for overlay in manifests/overlays/*/ manifests/role-namespace/overlays/*/; do \
 	  echo "== kustomize build $$overlay"; \
 	  $(KUSTOMIZE) build "$$overlay" >/dev/null; \
 	done

@@ -10,13 +10,14 @@ import (
 
 // installations are what somebody may apply, with and without the components that the documentation names.
 var installations = []string{
-	"overlays/dev", "overlays/staging", withCronJob, withEmbeddedSecrets, "overlays/prod", withCertManager, withSecrets,
+	"overlays/dev", "overlays/staging", withIsolation, withCronJob, withEmbeddedSecrets, "overlays/prod", withCertManager, withSecrets,
 }
 
 const (
 	withCertManager     = "overlays/prod with components/cert-manager"
 	withCronJob         = "overlays/staging with components/reaper-cronjob"
 	withEmbeddedSecrets = "overlays/dev with components/retain-secrets"
+	withIsolation       = "overlays/staging with components/isolation"
 	withSecrets         = "overlays/prod with components/retain-secrets"
 )
 

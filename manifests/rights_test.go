@@ -181,21 +181,18 @@ func TestRights(t *testing.T) {
 	})
 }
 
-// What the reaper may do in the namespace of a role agent is for the namespace to bind: the example does, to whichever account.
+// What the reaper may do in the namespace of a role agent is for the namespace to bind: the example does, to the server's account.
 func TestRightsInRoleNamespace(t *testing.T) {
 	objects := render(t, "overlays/prod")
 	got := map[string][]string{}
-	for _, binding := range ofKind[rbacv1.RoleBinding](t, readFile(t, "examples/role-agent.yaml"), "RoleBinding") {
+	for _, binding := range ofKind[rbacv1.RoleBinding](t, readFile(t, example), "RoleBinding") {
 		role := as[rbacv1.ClusterRole](t, one(t, objects, binding.RoleRef.Kind, binding.RoleRef.Name))
 		grant(got, binding.Namespace, binding.Subjects, role.Rules)
 	}
 	for subject, rights := range got {
 		got[subject] = sorted(rights)
 	}
-	want := map[string][]string{
-		"ServiceAccount dexorder-system/lifecycle-reaper":  rightsInRoleNamespace,
-		"ServiceAccount dexorder-system/lifecycle-webhook": rightsInRoleNamespace,
-	}
+	want := map[string][]string{"ServiceAccount dexorder-system/lifecycle-webhook": rightsInRoleNamespace}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rights by subject (-want +got):\n%s", diff)
 	}

@@ -134,7 +134,7 @@ func (p *Provisioner) missing(ctx context.Context, r *Rendered) ([]SecretUse, er
 		case apierrors.IsNotFound(err):
 			missing = append(missing, use)
 		case err != nil:
-			return nil, fmt.Errorf("Secret %s: %w", use.Name, err)
+			return nil, fmt.Errorf("look for Secret %s: %w", use.Name, err)
 		}
 	}
 	return missing, nil

@@ -70,7 +70,10 @@ func (p *Provisioner) Render(ctx context.Context, role Role) (*Rendered, error) 
 	if err != nil {
 		return nil, err
 	}
-	return r, r.Reach(server)
+	if err := r.Reach(server); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 const (

@@ -1,0 +1,53 @@
+package provision
+
+import (
+	"encoding/json"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+func object(t *testing.T, text string) *unstructured.Unstructured {
+	t.Helper()
+	content, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &unstructured.Unstructured{}
+	if err := o.UnmarshalJSON(content); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// What is stopped remembers what it was, and only what was running is stopped.
+func TestStopAndStart(t *testing.T) {
+	const remembers = `{metadata: {name: x, annotations: {lifecycle.dexorder.io/replicas-before: "2"}}, `
+	for _, tc := range []struct{ kind, fields, stop, start string }{
+		{"Deployment", `{metadata: {name: x}, spec: {replicas: 1}}`, "scaled from 1 to 0", ""},
+		{"Deployment", `{metadata: {name: x}, spec: {}}`, "scaled from 1 to 0", ""},
+		{"StatefulSet", `{metadata: {name: x}, spec: {replicas: 3}}`, "scaled from 3 to 0", ""},
+		{"Deployment", `{metadata: {name: x}, spec: {replicas: 0}}`, "has no replicas already", ""},
+		{"Deployment", remembers + `spec: {replicas: 0}}`, "has no replicas already", "scaled to 2"},
+		{"Deployment", remembers + `spec: {replicas: 1}}`, "scaled from 1 to 0", "has 1 replicas already"},
+		{"Deployment", `{metadata: {name: x, annotations: {lifecycle.dexorder.io/replicas-before: many}}, spec: {replicas: 0}}`, "has no replicas already", ""},
+		{"CronJob", `{metadata: {name: x}, spec: {}}`, "suspended", ""},
+		{"CronJob", `{metadata: {name: x}, spec: {suspend: true}}`, "is suspended already", ""},
+		{"CronJob", remembers + `spec: {suspend: true}}`, "is suspended already", "no longer suspended"},
+	} {
+		o := object(t, tc.fields[:1]+"apiVersion: v1, kind: "+tc.kind+", "+tc.fields[1:])
+		w, err := stopping(o)
+		if err != nil || w.Outcome != tc.stop {
+			t.Errorf("%s %s: %q, %v, want %q", tc.kind, tc.fields, w.Outcome, err, tc.stop)
+		}
+		s, is := starting(o)
+		if is != (tc.start != "") || s.Outcome != tc.start {
+			t.Errorf("%s %s: started: %q, want %q", tc.kind, tc.fields, s.Outcome, tc.start)
+		}
+	}
+	w, _ := stopping(object(t, `{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: x}, spec: {replicas: 3}}`))
+	if patch, _ := json.Marshal(w.patch); string(patch) != `{"metadata":{"annotations":{"lifecycle.dexorder.io/replicas-before":"3"}},"spec":{"replicas":0}}` {
+		t.Errorf("%s", patch)
+	}
+}
