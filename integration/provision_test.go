@@ -3,6 +3,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ func TestProvision(t *testing.T) {
 	t.Run("every component", func(t *testing.T) { testProvisionComponents(t, c) })
 	t.Run("overlays", func(t *testing.T) { testProvisionOverlays(t, c) })
 	t.Run("refusals", func(t *testing.T) { testProvisionRefusals(t, c) })
+	t.Run("commands", func(t *testing.T) { testProvisionCommands(t, c) })
 	t.Run("deprovision", func(t *testing.T) { testDeprovision(t, c) })
 }
 
@@ -50,9 +52,13 @@ func (c *cluster) provisioning(t *testing.T) provisioning {
 
 func (p provisioning) render(t *testing.T, role provision.Role) *provision.Rendered {
 	t.Helper()
-	r, err := p.Render(t.Context(), role)
+	r, warning, err := p.Render(t.Context(), role)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// This cluster's reaper has no account of its own.
+	if want := slices.Contains(role.Components, "reaper-account") || role.Name == "marketing"; strings.Contains(warning, "never reap it") != want {
+		t.Errorf("%s: warning %q", role.Name, warning)
 	}
 	return r
 }

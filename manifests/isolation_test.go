@@ -78,21 +78,21 @@ const (
 
 // passages are for all agents alike; "AGENT" is each of those that tests name.
 var passages = []passage{
-	{"gateway", "AGENT", tcp, 8080, true},
+	{"gateway", "AGENT", tcp, 3000, true},
 	{"gateway", "AGENT", tcp, 8377, true},
 	{"gateway", "AGENT", tcp, 22, false},
-	{"gateway", "AGENT", udp, 8080, false},
+	{"gateway", "AGENT", udp, 3000, false},
 	{"webhook", "AGENT", tcp, 8377, false},
 	{"false gateway", "AGENT", tcp, 8377, false},
-	{"stranger", "AGENT", tcp, 8080, false},
-	{"node", "AGENT", tcp, 8080, false},
-	{"internet", "AGENT", tcp, 8080, false},
-	{"nats", "AGENT", tcp, 8080, false},
-	{"kube-proxy", "AGENT", tcp, 8080, false},
+	{"stranger", "AGENT", tcp, 3000, false},
+	{"node", "AGENT", tcp, 3000, false},
+	{"internet", "AGENT", tcp, 3000, false},
+	{"nats", "AGENT", tcp, 3000, false},
+	{"kube-proxy", "AGENT", tcp, 3000, false},
 
-	{"AGENT", "gateway", tcp, 8080, true},
-	{"AGENT", "gateway", tcp, 9090, false},
-	{"AGENT", "false gateway", tcp, 8080, false},
+	{"AGENT", "gateway", tcp, 8000, true},
+	{"AGENT", "gateway", tcp, 8080, false},
+	{"AGENT", "false gateway", tcp, 8000, false},
 	{"AGENT", "webhook", tcp, 8443, false},
 	{"AGENT", "webhook", tcp, 8080, false},
 	{"AGENT", "dns", udp, 53, true},
@@ -122,13 +122,13 @@ var passages = []passage{
 	{"AGENT", "NAT64 of metadata", tcp, 443, false},
 
 	// No agent reaches another, whatever its port and address.
-	{"AGENT", "another user agent", tcp, 8080, false},
+	{"AGENT", "another user agent", tcp, 3000, false},
 	{"AGENT", "another user agent", tcp, 8377, false},
 	{"AGENT", "another user agent", tcp, 443, false},
 	{"AGENT", "public user agent", tcp, 443, false},
 	{"AGENT", "public marketing", tcp, 443, false},
-	{"AGENT", "marketing's Job", tcp, 8080, false},
-	{"user agent", "AGENT", tcp, 8080, false},
+	{"AGENT", "marketing's Job", tcp, 3000, false},
+	{"user agent", "AGENT", tcp, 3000, false},
 	{"marketing", "AGENT", tcp, 8377, false},
 	{"ceo", "AGENT", tcp, 443, false},
 }
@@ -151,7 +151,7 @@ var particular = []passage{
 	{"marketing", "node", tcp, 22, false},
 	{"marketing", "user agent", tcp, 22, false},
 	{"marketing's Job", "internet", tcp, 443, true},
-	{"marketing's Job", "marketing", tcp, 8080, false},
+	{"marketing's Job", "marketing", tcp, 3000, false},
 	{"marketing's Job", "stranger", tcp, 443, false},
 
 	// It shuts down, and it has redpanda in place of NATS.

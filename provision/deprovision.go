@@ -97,7 +97,7 @@ func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by stri
 			n.Name, lifecycle.AnnotationDoNotReap, value, n.Name, lifecycle.AnnotationDoNotReap)
 	}
 	s := &Stop{namespace: n, Namespace: n.Name}
-	if until, has := n.Annotations[lifecycle.AnnotationDoNotReapUntil]; has {
+	if until, has := n.Annotations[lifecycle.AnnotationDoNotReapUntil]; has && !p.past(until) {
 		s.Keeps = append(s.Keeps, fmt.Sprintf("its annotation %s is %q", lifecycle.AnnotationDoNotReapUntil, until))
 	}
 	if mark, has := n.Annotations[lifecycle.AnnotationDeprovisioned]; has {
@@ -115,6 +115,12 @@ func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by stri
 		return err
 	})
 	return s, err
+}
+
+// past says whether a protection until then is over. What is no time protects for ever.
+func (p *Provisioner) past(until string) bool {
+	at, err := time.Parse(time.RFC3339, until)
+	return err == nil && !at.After(p.now())
 }
 
 // stopping says how a workload is stopped, such that it can be started again.

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -51,44 +54,71 @@ func New(config *rest.Config, systemNamespace string, now func() time.Time) (*Pr
 	return &Provisioner{typed: typed, objects: objects, secrets: secrets, system: systemNamespace, now: now}, nil
 }
 
-// Render is the function Render with what this cluster says: where its API server is, and which account the reaper has.
-func (p *Provisioner) Render(ctx context.Context, role Role) (*Rendered, error) {
-	if role.Dir == "" {
-		_, err := p.typed.CoreV1().ServiceAccounts(p.system).Get(ctx, reaperAccount, metav1.GetOptions{})
-		switch {
-		case err == nil:
-			role.Components = with(role.Components, componentReaperAccount)
-		case !apierrors.IsNotFound(err):
-			return nil, fmt.Errorf("find the reaper's account: %w", err)
-		}
-	}
-	r, err := Render(role)
+// Render is the function Render with what this cluster says: where its API server is, and which account the reaper has. warning says
+// where a kustomization of one's own sees that account otherwise.
+func (p *Provisioner) Render(ctx context.Context, role Role) (r *Rendered, warning string, err error) {
+	account, err := p.reaper(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	if role.Dir == "" && account == reaperAccount {
+		role.Components = with(role.Components, componentReaperAccount)
+	}
+	if r, err = Render(role); err != nil {
+		return nil, "", err
+	}
+	if !r.binds(account, p.system) {
+		warning = fmt.Sprintf("the reaper runs as %s in %s, to which no RoleBinding gives the ClusterRole %s: it will look after namespace %s,"+
+			" and never reap it; see the component %s", account, p.system, reaperRole, r.Namespace, componentReaperAccount)
 	}
 	server, err := FindAPIServer(ctx, p.typed)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := r.Reach(server); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return r, nil
+	return r, warning, nil
+}
+
+// reaper finds out which account the reaper runs as.
+func (p *Provisioner) reaper(ctx context.Context) (string, error) {
+	_, err := p.typed.CoreV1().ServiceAccounts(p.system).Get(ctx, reaperAccount, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		return reaperAccount, nil
+	case apierrors.IsNotFound(err):
+		return serverAccount, nil
+	}
+	return "", fmt.Errorf("find the reaper's account: %w", err)
+}
+
+// binds says whether an account in the system's namespace gets what the reaper needs.
+func (r *Rendered) binds(account, system string) bool {
+	return slices.ContainsFunc(r.Objects, func(o *unstructured.Unstructured) bool {
+		var b rbacv1.RoleBinding
+		if o.GetKind() != "RoleBinding" || runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &b) != nil {
+			return false
+		}
+		return b.RoleRef.Kind == "ClusterRole" && b.RoleRef.Name == reaperRole && slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool {
+			return s.Kind == rbacv1.ServiceAccountKind && s.Namespace == system && s.Name == account
+		})
+	})
 }
 
 const (
 	// reaperAccount exists where the reaper does not run as the server.
 	reaperAccount          = "lifecycle-reaper"
+	serverAccount          = "lifecycle-webhook"
+	reaperRole             = "lifecycle-reaper-role-namespace"
 	componentReaperAccount = "reaper-account"
 )
 
 func with(components []string, component string) []string {
-	for _, c := range components {
-		if c == component {
-			return components
-		}
+	if slices.Contains(components, component) {
+		return components
 	}
-	return append(components[:len(components):len(components)], component)
+	return append(slices.Clone(components), component)
 }
 
 func (p *Provisioner) client(o *unstructured.Unstructured) dynamic.ResourceInterface {

@@ -146,7 +146,7 @@ func (s streams) exit(err error) int {
 }
 
 func (p *provisionFlags) provision(ctx context.Context, s streams, c *provision.Provisioner) error {
-	rendered, plan, err := p.plan(ctx, c)
+	rendered, plan, err := p.plan(ctx, s, c)
 	if err != nil {
 		return err
 	}
@@ -172,12 +172,15 @@ func (p *provisionFlags) provision(ctx context.Context, s streams, c *provision.
 	return nil
 }
 
-func (p *provisionFlags) plan(ctx context.Context, c *provision.Provisioner) (*provision.Rendered, *provision.Plan, error) {
+func (p *provisionFlags) plan(ctx context.Context, s streams, c *provision.Provisioner) (*provision.Rendered, *provision.Plan, error) {
 	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
 	defer cancel()
-	rendered, err := c.Render(ctx, p.role)
+	rendered, warning, err := c.Render(ctx, p.role)
 	if err != nil {
 		return nil, nil, err
+	}
+	if warning != "" {
+		fmt.Fprintf(s.err, "warning: %s\n", warning)
 	}
 	plan, err := c.Plan(ctx, rendered)
 	return rendered, plan, err
