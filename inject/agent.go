@@ -75,6 +75,11 @@ func (s *session) agent() {
 	path := fmt.Sprintf("%s/containers/%d", podPath, i)
 	s.agentMount(c, path+"/volumeMounts")
 	s.agentEnv(c, path+"/env")
+	if rules := restartUnlessIdle(); !s.parts.HasSidecar() && workload.Equal(&c.RestartPolicyRules, &rules) {
+		c.RestartPolicy, c.RestartPolicyRules = nil, nil
+		s.remove(path + "/restartPolicy")
+		s.remove(path + "/restartPolicyRules")
+	}
 	if c.RestartPolicy == nil && c.RestartPolicyRules == nil && len(s.parts.RestartRules) > 0 {
 		never := corev1.ContainerRestartPolicyNever
 		c.RestartPolicy, c.RestartPolicyRules = &never, s.parts.RestartRules

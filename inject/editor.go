@@ -24,6 +24,11 @@ func (e *editor) replace(path string, value any) {
 	e.patch = append(e.patch, jsonpatch.Operation{Operation: "replace", Path: path, Value: value})
 }
 
+// remove takes a member that is there out of its parent.
+func (e *editor) remove(path string) {
+	e.patch = append(e.patch, jsonpatch.Operation{Operation: "remove", Path: path})
+}
+
 func (e *editor) warn(format string, args ...any) {
 	e.warnings = append(e.warnings, fmt.Sprintf(format, args...))
 }
@@ -64,6 +69,12 @@ func appendTo[T any](e *editor, list *[]T, path string, elements ...T) {
 func replaceIn[T any](e *editor, list []T, i int, path string, element T) {
 	list[i] = element
 	e.replace(fmt.Sprintf("%s/%d", path, i), element)
+}
+
+// removeFrom takes the i-th element out of a list, in the list and in the patch.
+func removeFrom[T any](e *editor, list *[]T, i int, path string) {
+	*list = slices.Delete(*list, i, i+1)
+	e.patch = append(e.patch, jsonpatch.Operation{Operation: "remove", Path: fmt.Sprintf("%s/%d", path, i)})
 }
 
 var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")

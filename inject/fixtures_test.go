@@ -32,6 +32,10 @@ type fixture struct {
 	// OlderSidecar says that what is stored was injected when the policy named an older sidecar.
 	OlderSidecar bool `json:"olderSidecar"`
 
+	// NoSidecar says that agents get none today, StoredWithoutSidecar that they got none when what is stored was injected.
+	NoSidecar            bool `json:"noSidecar"`
+	StoredWithoutSidecar bool `json:"storedWithoutSidecar"`
+
 	// Plain says that what is stored was never injected.
 	Plain bool `json:"plain"`
 
@@ -62,7 +66,7 @@ func TestFixtures(t *testing.T) {
 			}
 			opts := inject.Options{RestartRules: f.RestartRules}
 			stored := f.stored(t, dir, opts)
-			got := run(t, injector(t, f.Namespace, sidecarImage), f.input(t, dir, stored), stored, opts)
+			got := run(t, injectorOf(t, f.Namespace, sidecarImage, f.NoSidecar), f.input(t, dir, stored), stored, opts)
 
 			golden(t, filepath.Join(dir, "patch.json"), patchLines(t, got.patch))
 			var warnings []byte
@@ -97,7 +101,7 @@ func (f *fixture) stored(t *testing.T, dir string, opts inject.Options) []byte {
 	if f.OlderSidecar {
 		sidecar = olderSidecar
 	}
-	return run(t, injector(t, f.Namespace, sidecar), data, nil, opts).patched
+	return run(t, injectorOf(t, f.Namespace, sidecar, f.StoredWithoutSidecar), data, nil, opts).patched
 }
 
 func (f *fixture) input(t *testing.T, dir string, stored []byte) []byte {

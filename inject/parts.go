@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"slices"
 	"strconv"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 type Parts struct {
 	userType lifecycle.UserType
 
+	// Sidecar has no name where agents get none.
 	Sidecar corev1.Container
 	Volumes []corev1.Volume
 
@@ -40,17 +40,30 @@ func newParts(config *Config, t lifecycle.UserType, opts Options) Parts {
 		AgentMount: corev1.VolumeMount{Name: lifecycle.RunVolume, MountPath: lifecycle.RunDir},
 	}
 	tier, ok := config.Tiers[t]
-	if !ok {
-		return p
+	if ok {
+		p.AgentEnv = agentEnv(tier, config.Idle)
 	}
-	p.AgentEnv = agentEnv(tier, config.Idle)
+	if config.Sidecar.Mode == v1alpha1.SidecarNone {
+		return p.WithoutSidecar()
+	}
 	rules := config.RestartRules == v1alpha1.RestartRulesOn ||
 		config.RestartRules != v1alpha1.RestartRulesOff && opts.RestartRules
-	if rules && tier.Shutdown == v1alpha1.ShutdownWhenIdle {
+	if ok && rules && tier.Shutdown == v1alpha1.ShutdownWhenIdle {
 		p.RestartRules = restartUnlessIdle()
 	}
 	return p
 }
+
+// WithoutSidecar returns the parts of an agent that gets no sidecar: nothing that is only for it. The kubelet starts such an agent again
+// after 42 as after any exit, and its lifecycle manager holds.
+func (p Parts) WithoutSidecar() Parts {
+	p.Sidecar, p.RestartRules = corev1.Container{}, nil
+	p.Volumes = []corev1.Volume{runVolume()}
+	return p
+}
+
+// HasSidecar says whether there is one.
+func (p *Parts) HasSidecar() bool { return p.Sidecar.Name != "" }
 
 // asAccepted returns the parts as they stand in a stored Deployment, which was admitted with them; p where it has none
 // that can be ours.
@@ -60,11 +73,15 @@ func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image s
 	}
 	spec := &stored.Spec.Template.Spec
 	i := containerIndex(spec.Containers, lifecycle.SidecarContainer)
-	if i < 0 || !acceptsSidecar(spec.Containers[i].Image) {
+	switch {
+	case i < 0 && volumeIndex(spec.Volumes, lifecycle.RunVolume) >= 0: // admitted when agents got none
+		p = p.WithoutSidecar()
+	case i < 0 || !acceptsSidecar(spec.Containers[i].Image):
 		return p
+	default:
+		p.Sidecar = spec.Containers[i]
+		p.Volumes = []corev1.Volume{runVolume(), tokenVolume()}
 	}
-	p.Sidecar = spec.Containers[i]
-	p.Volumes = slices.Clone(p.Volumes)
 	for i := range p.Volumes {
 		if j := volumeIndex(spec.Volumes, p.Volumes[i].Name); j >= 0 {
 			p.Volumes[i] = spec.Volumes[j]

@@ -33,9 +33,18 @@ const (
 // injector is that of the example policy with another sidecar.
 func injector(t testing.TB, namespace, sidecar string) *inject.Injector {
 	t.Helper()
+	return injectorOf(t, namespace, sidecar, false)
+}
+
+// injectorOf is injector, of a policy by which agents may get no sidecar.
+func injectorOf(t testing.TB, namespace, sidecar string, none bool) *inject.Injector {
+	t.Helper()
 	file, err := v1alpha1.Decode(bytes.Replace(v1alpha1.Example(), []byte(sidecarImage), []byte(sidecar), 1))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if none {
+		file.Sidecar.Mode = v1alpha1.SidecarNone
 	}
 	p, err := policy.New(file)
 	if err != nil {
@@ -107,6 +116,9 @@ func checkUntouched(t testing.TB, data []byte, got injected) {
 	touched := map[string]int{}
 	for _, op := range got.patch {
 		touched[op.Path]++
+		if op.Operation == "remove" {
+			touched[taken+op.Path]++
+		}
 		if problem := misuse(before, op); problem != "" {
 			t.Errorf("operation %s %s: %s\ninput:\n%s", op.Operation, op.Path, problem, data)
 		}
@@ -134,10 +146,20 @@ func compare(t testing.TB, path string, before, after any, touched map[string]in
 		}
 		for key := range before {
 			below := path + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
+			if touched[taken+below] > 0 {
+				continue
+			}
 			compare(t, below, before[key], after[key], touched)
 		}
 	case []any:
 		after, ok := after.([]any)
+		kept := before[:0:0]
+		for i := range before {
+			if touched[fmt.Sprintf("%s%s/%d", taken, path, i)] == 0 {
+				kept = append(kept, before[i])
+			}
+		}
+		before = kept
 		if !ok || len(after) != len(before)+touched[path+"/-"] {
 			t.Errorf("%s had %d elements and %d were added: %v", path, len(before), touched[path+"/-"], after)
 			return
@@ -151,6 +173,9 @@ func compare(t testing.TB, path string, before, after any, touched map[string]in
 		}
 	}
 }
+
+// taken stands before the path of what was removed.
+const taken = "-"
 
 // ownPaths are members that belong to the system whatever stands there.
 var ownPaths = []string{
@@ -188,6 +213,16 @@ func misuse(before any, op operations.Operation) string {
 			if name, _ := element["name"].(string); slices.Contains(ownNames, name) {
 				return ""
 			}
+		}
+		return fmt.Sprintf("it was the user's: %v", had)
+	case op.Operation == "remove":
+		if element, ok := had.(map[string]any); ok {
+			if name, _ := element["name"].(string); name == lifecycle.SidecarContainer || name == lifecycle.TokenVolume {
+				return ""
+			}
+		}
+		if strings.HasSuffix(op.Path, "/restartPolicy") || strings.HasSuffix(op.Path, "/restartPolicyRules") {
+			return "" // those that were injected, as fixtures show
 		}
 		return fmt.Sprintf("it was the user's: %v", had)
 	default:

@@ -61,7 +61,7 @@ func (s *session) strategy() {
 // pod sets what belongs to the Pod as a whole.
 func (s *session) pod() {
 	spec := &s.Spec.Template.Spec
-	if share := spec.ShareProcessNamespace; share == nil || !*share {
+	if share := spec.ShareProcessNamespace; s.parts.HasSidecar() && (share == nil || !*share) {
 		if share != nil {
 			s.warn("spec.template.spec.shareProcessNamespace was set to true: the sidecar watches the agent's process")
 		}
@@ -91,7 +91,16 @@ func (s *session) sidecar() {
 	}
 	const path = podPath + "/containers"
 	i := containerIndex(spec.Containers, lifecycle.SidecarContainer)
-	if i < 0 {
+	switch {
+	case !s.parts.HasSidecar():
+		if i >= 0 && len(spec.Containers) > 1 {
+			if !s.storedSidecar(spec.Containers[i]) {
+				s.warn("container %q belongs to the system and was taken out: agents get none here", lifecycle.SidecarContainer)
+			}
+			removeFrom(&s.editor, &spec.Containers, i, path)
+		}
+		return
+	case i < 0:
 		appendTo(&s.editor, &spec.Containers, path, s.parts.Sidecar)
 		return
 	}
@@ -130,6 +139,9 @@ func (s *session) volumes() {
 			}
 			replaceIn(&s.editor, spec.Volumes, i, path, want)
 		}
+	}
+	if i := volumeIndex(spec.Volumes, lifecycle.TokenVolume); i >= 0 && !s.parts.HasSidecar() {
+		removeFrom(&s.editor, &spec.Volumes, i, path)
 	}
 	appendTo(&s.editor, &spec.Volumes, path, missing...)
 }

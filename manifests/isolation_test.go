@@ -225,6 +225,34 @@ func TestIsolationFromPublicAPIServer(t *testing.T) {
 	}
 }
 
+// Where the reaper deletes agents, they have no way to the API server and no right there; all else is as before.
+func TestControllerCleanup(t *testing.T) {
+	for _, installation := range []string{
+		"overlays/staging with components/isolation and components/controller-cleanup",
+		"overlays/staging with components/controller-cleanup",
+	} {
+		objects := render(t, installation)
+		for _, o := range objects {
+			if o.GetName() == "agent-self-delete" && (o.GetKind() == "Role" || o.GetKind() == "RoleBinding") {
+				t.Errorf("%s: %s %s is still there", installation, o.GetKind(), o.GetName())
+			}
+		}
+		if len(ofKind[networkingv1.NetworkPolicy](t, objects, "NetworkPolicy")) == 0 {
+			continue
+		}
+		network := newNetwork(t, objects)
+		for _, p := range []passage{
+			{"user agent", "api server", tcp, 443, false},
+			{"user agent", "node", tcp, 6443, false},
+			{"user agent", "internet", tcp, 443, true},
+			{"user agent", "dns", udp, 53, true},
+			{"gateway", "user agent", tcp, 8377, true},
+		} {
+			network.check(t, p)
+		}
+	}
+}
+
 type network struct{ *matcher.Policy }
 
 func newNetwork(t *testing.T, objects []*unstructured.Unstructured) network {

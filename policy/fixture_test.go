@@ -315,7 +315,11 @@ func (f *fixture) facts(t testing.TB, r *policy.Request, p *policy.Policy) *poli
 		p.Injector(f.Namespace).Deployment(alice, nil, inject.Options{})
 		facts.Owner = &policy.Owner{
 			Kinds: []string{"ReplicaSet", "Deployment"}, Name: alice.Name, Labels: alice.Labels,
-			Sidecar: &alice.Spec.Template.Spec.Containers[1],
+		}
+		if containers := alice.Spec.Template.Spec.Containers; len(containers) > 1 {
+			facts.Owner.Sidecar = &containers[1]
+		} else {
+			facts.Owner.Volumes = alice.Spec.Template.Spec.Volumes
 		}
 	}
 	return facts

@@ -20,6 +20,9 @@ import (
 // In a Deployment the sidecar must be equal to the policy's, but for its image, which may be any accepted one; or to the
 // stored one if that has an accepted image. A Pod's must contain the policy's or its Deployment's: LimitRanger and
 // service meshes add fields there. On a running Pod it does not change at all.
+//
+// Where agents get no sidecar there is none, but in Pods of Deployments that were admitted with one; and in Pods of those that
+// were admitted without, there need be none.
 var sidecarIntegrity = Rule{
 	ID:          "sidecar-integrity",
 	Summary:     "the injected parts are whole, and nothing reaches into them",
@@ -31,6 +34,9 @@ var sidecarIntegrity = Rule{
 func checkSidecarIntegrity(p *Profile, r *Request) []Violation {
 	userType := lifecycle.UserType(r.Object.Meta.Labels[lifecycle.LabelUserType])
 	c := &integrityCheck{profile: p, request: r, template: r.Object.Template, parts: p.injector.Parts(userType), agent: -1}
+	if c.ownerHasNone() {
+		c.parts = c.parts.WithoutSidecar()
+	}
 	if isDeployment(r) {
 		if i, err := inject.AgentContainer(r.Object.Deployment); err == nil {
 			c.agent = i
@@ -73,13 +79,20 @@ func (c *integrityCheck) sidecar() {
 		}
 		sidecars = append(sidecars, container)
 	}
+	stored := storedSidecar(c.request)
+	if running := c.request.Object.Kind == kindPod && stored != nil; !c.parts.HasSidecar() && !running {
+		if len(sidecars) > 0 && !(c.request.Object.Kind == kindPod && len(sidecars) == 1 && c.isOwners(sidecars[0].Container)) {
+			c.add(c.template.Field("spec.containers"), "must not have the container %q: agents get none here", lifecycle.SidecarContainer)
+		}
+		return
+	}
 	if len(sidecars) != 1 {
 		c.add(c.template.Field("spec.containers"), "must have the container %q once, has it %d times",
 			lifecycle.SidecarContainer, len(sidecars))
 		return
 	}
 	got := sidecars[0]
-	switch stored := storedSidecar(c.request); {
+	switch {
 	case c.request.Object.Kind == kindPod && stored != nil:
 		if !workload.Equal(got.Container, stored) {
 			c.add(got.Path(), "the sidecar of a running Pod may not change: %s", firstDifference(got.Container, stored))
@@ -118,6 +131,15 @@ func (c *integrityCheck) isOwners(got *corev1.Container) bool {
 	return owners != nil && c.profile.sidecars.Allows(owners.Image) == nil && contains(got, owners)
 }
 
+// ownerHasNone says whether a Pod's Deployment was admitted when agents got no sidecar. It has the volume that is injected in any case.
+func (c *integrityCheck) ownerHasNone() bool {
+	if c.request.Object.Kind != kindPod || ownerKind(c.request) != kindDeployment || c.profile.predates(c.request.Facts.Owner) {
+		return false
+	}
+	owner := c.request.Facts.Owner
+	return owner.Sidecar == nil && containsVolume(owner.Volumes, &c.parts.Volumes[0])
+}
+
 func storedSidecar(r *Request) *corev1.Container {
 	if r.Old == nil {
 		return nil
@@ -151,7 +173,7 @@ func (c *integrityCheck) volumes() {
 }
 
 func (c *integrityCheck) processNamespace() {
-	if share := c.template.Spec.ShareProcessNamespace; share == nil || !*share {
+	if share := c.template.Spec.ShareProcessNamespace; c.parts.HasSidecar() && (share == nil || !*share) {
 		c.add(c.template.Field("spec.shareProcessNamespace"), "%s, must be true: the sidecar watches the agent's process",
 			isValue(share))
 	}

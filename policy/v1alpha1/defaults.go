@@ -25,7 +25,7 @@ const (
 // set, zero durations included.
 func builtIn() *LifecyclePolicy {
 	return &LifecyclePolicy{
-		Sidecar: Sidecar{Resources: corev1.ResourceRequirements{
+		Sidecar: Sidecar{Mode: SidecarInject, Resources: corev1.ResourceRequirements{
 			Requests: corev1.ResourceList{
 				corev1.ResourceCPU:    resource.MustParse("1m"),
 				corev1.ResourceMemory: resource.MustParse("16Mi"),

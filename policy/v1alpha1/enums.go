@@ -21,6 +21,8 @@ func restartRules() []RestartRules {
 	return []RestartRules{RestartRulesAuto, RestartRulesOn, RestartRulesOff}
 }
 
+func sidecarModes() []SidecarMode { return []SidecarMode{SidecarInject, SidecarNone} }
+
 func adoptions() []Adoption { return []Adoption{AdoptionWarn, AdoptionEnforce} }
 
 func podSecurityLevels() []podsecurity.Level {

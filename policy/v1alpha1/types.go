@@ -47,8 +47,24 @@ type LifecyclePolicy struct {
 	Profiles []Profile `json:"profiles"`
 }
 
+// SidecarMode says whether agents get a sidecar.
+type SidecarMode string
+
+// The values of SidecarMode.
+const (
+	// SidecarInject: an agent that ended with exit code 42 is deleted within seconds, since its sidecar asks for it.
+	SidecarInject SidecarMode = "Inject"
+
+	// SidecarNone: the reaper deletes it, on a later pass. Agents have no way to the API server then, and no restart rules: without a
+	// sidecar the kubelet would take an agent that it leaves dead for a Pod that has failed, and make another one.
+	SidecarNone SidecarMode = "None"
+)
+
 // Sidecar describes the injected container.
 type Sidecar struct {
+	// Mode is Inject or None. Agents that run keep what they have until their template changes. Default: Inject.
+	Mode SidecarMode `json:"mode,omitempty"`
+
 	// Image is what new agents get, in full: registry, repository, and a tag or digest. Required.
 	Image string `json:"image"`
 

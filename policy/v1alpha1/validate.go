@@ -44,7 +44,8 @@ func validate(file *LifecyclePolicy) field.ErrorList {
 
 func validateSidecar(path *field.Path, file *LifecyclePolicy) field.ErrorList {
 	s := &file.Sidecar
-	errs := validateSidecarImage(path.Child("image"), s.Image)
+	errs := oneOf(path.Child("mode"), s.Mode, sidecarModes())
+	errs = append(errs, validateSidecarImage(path.Child("image"), s.Image)...)
 	if s.AcceptedImages != nil { // nil: there is no default without an image
 		errs = append(errs, validateAcceptedImages(path.Child("acceptedImages"), s)...)
 	}
