@@ -30,9 +30,13 @@ func newAgent(name string) *appsv1.Deployment {
 				Spec: corev1.PodSpec{Containers: []corev1.Container{{
 					Name:  lifecycle.AgentContainer,
 					Image: "ghcr.io/dexorder/agent:v1.0.0",
-					Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{
-						corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
-					}},
+					Resources: corev1.ResourceRequirements{
+						Limits: corev1.ResourceList{
+							corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+						},
+						// Half of a small node is the cluster's own, and an agent that does not fit waits for others to end.
+						Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("5m")},
+					},
 				}}},
 			},
 		},
