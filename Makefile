@@ -18,14 +18,16 @@ export GOWORK := off
 tool = .cache/bin/$(1)-$(shell sed -n 's|^\t\{0,1\}$(2) \(v[^ ]*\).*|\1|p' tools/go.mod)
 BENCHSTAT := $(call tool,benchstat,golang.org/x/perf)
 GOLANGCI_LINT := $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2)
+HELM := $(call tool,helm,helm.sh/helm/v3)
 KIND := $(call tool,kind,sigs.k8s.io/kind)
 KUSTOMIZE := $(call tool,kustomize,sigs.k8s.io/kustomize/kustomize/v5)
 $(BENCHSTAT): PACKAGE := golang.org/x/perf/cmd/benchstat
 $(GOLANGCI_LINT): PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(HELM): PACKAGE := helm.sh/helm/v3/cmd/helm
 $(KIND): PACKAGE := sigs.k8s.io/kind
 $(KUSTOMIZE): PACKAGE := sigs.k8s.io/kustomize/kustomize/v5
 
-$(BENCHSTAT) $(GOLANGCI_LINT) $(KIND) $(KUSTOMIZE):
+$(BENCHSTAT) $(GOLANGCI_LINT) $(HELM) $(KIND) $(KUSTOMIZE):
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 tools/progress "building $(@F)" \
 	  go build -v -modfile=tools/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ $(PACKAGE)
@@ -87,9 +89,12 @@ bench-reaper: ## Measure the reaper, side by side with a shell loop; takes ten m
 	@assets=$$(tools/assets --with-controller-manager) && KUBEBUILDER_ASSETS="$$assets" bench/reaper/run
 
 .PHONY: e2e
-e2e: images e2e-images $(KIND) ## Run the end-to-end tests on a kind cluster of their own.
+e2e: images e2e-images e2e-previous $(HELM) $(KIND) $(KUSTOMIZE) ## Run the end-to-end tests on a kind cluster of their own.
 #- E2E_KUBECONFIG=FILE uses that kind cluster instead.
-	@KIND="$$PWD/$(KIND)" IMAGES="$(IMAGES:%=$(IMAGE_PREFIX)/%:$(VERSION))" E2E_AGENTS="$(E2E_AGENTS)" E2E_PYTHON_AGENT="$(PYTHON_AGENT)" tools/e2e
+#- PREVIOUS=COMMIT is the version that the tests upgrade from.
+	@KIND="$$PWD/$(KIND)" HELM="$$PWD/$(HELM)" KUSTOMIZE="$$PWD/$(KUSTOMIZE)" \
+	  IMAGES="$(IMAGES:%=$(IMAGE_PREFIX)/%:$(VERSION))" E2E_AGENTS="$(E2E_AGENTS)" E2E_PYTHON_AGENT="$(PYTHON_AGENT)" \
+	  E2E_PREVIOUS="$(PREVIOUS_DIR)" tools/e2e
 
 ##@ Build it
 
@@ -132,6 +137,13 @@ e2e-images: images
 	  docker build --quiet --tag $(SIDECAR):e2e-file -
 	tools/python-image $(PYTHON_AGENT) e2e/python-agent/agent.py || echo "the Python agent is NOT built: there is no python3 to make it of"
 
+# The version that the tests upgrade from, with its own manifests and programs.
+PREVIOUS_DIR = $(CURDIR)/.cache/previous
+
+.PHONY: e2e-previous
+e2e-previous:
+	@IMAGE_PREFIX="$(IMAGE_PREFIX)" GOARCH="$(GOARCH)" tools/previous "$(PREVIOUS_DIR)" "$(PREVIOUS)"
+
 .PHONY: clean
 clean: ## Remove what was built in this checkout.
 	rm -rf bin .cache
@@ -169,7 +181,7 @@ verify-generated:
 
 .PHONY: verify-manifests
 verify-manifests: $(KUSTOMIZE)
-	@for overlay in manifests/overlays/*/ manifests/role-namespace/overlays/*/; do \
+	@for overlay in manifests/overlays/*/ manifests/removal/ manifests/role-namespace/overlays/*/; do \
 	  echo "== kustomize build $$overlay"; \
 	  $(KUSTOMIZE) build "$$overlay" >/dev/null; \
 	done

@@ -1,0 +1,125 @@
+//go:build e2e
+
+package installation
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/manifests"
+)
+
+// version is what can be installed: a directory of manifests, and the images that go with it.
+type version struct {
+	manifests string
+	images    []string
+}
+
+// current is what is tested, and previous what somebody has who upgrades to it.
+var current, previous version
+
+// policy is the version's own, with its own sidecar and a reaper that is as quick as tests need it.
+func (v version) policy(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(v.manifests, "base/policy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := string(content)
+	for _, image := range v.images {
+		if strings.Contains(image, "/lifecycle-sidecar:") {
+			changed = regexp.MustCompile(`(?m)^ {2}image: .*`).ReplaceAllString(changed, "  image: "+image)
+		}
+	}
+	changed = strings.Replace(changed, "\n  interval: 1m ", "\n  interval: 1s ", 1)
+	if strings.Count(changed, "\n  interval: 1s ") != 1 {
+		t.Fatal("the policy does not say how often the reaper looks")
+	}
+	return changed
+}
+
+// kustomization writes one as somebody does who installs this version: the dev overlay, the images, a policy.
+func (v version) kustomization(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := manifests.Compose(dir, filepath.Join(v.manifests, "overlays/dev"), nil, v.images); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "kustomization.yaml")
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content = append(content, `
+configMapGenerator:
+- name: lifecycle-policy
+  namespace: dexorder-system
+  behavior: replace
+  files: [policy.yaml]
+  options:
+    disableNameSuffixHash: true
+`...)
+	for name, content := range map[string]string{file: string(content), filepath.Join(dir, "policy.yaml"): v.policy(t)} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// applyKustomization installs a version, or upgrades to it, and waits until its servers serve.
+func (v version) applyKustomization(t *testing.T) {
+	t.Helper()
+	start := time.Now()
+	mustKubectl(t, "apply", "-k", v.kustomization(t))
+	mustKubectl(t, "-n", systemNamespace, "rollout", "status", "deployment/"+serverName)
+	awaitAdmission(t)
+	t.Logf("installed by kubectl after %s", time.Since(start).Round(time.Second))
+}
+
+// awaitAdmission waits until agents are admitted, and with a sidecar.
+func awaitAdmission(t *testing.T) {
+	t.Helper()
+	eventually(t, tryAgent)
+}
+
+// clean leaves nothing of ours on the cluster, whatever was there, agents and their storage included.
+func clean(t *testing.T) {
+	t.Helper()
+	removeRegistrations(t)
+	for _, release := range strings.Fields(mustHelm(t, "list", "--all", "--short")) {
+		mustHelm(t, "uninstall", release)
+	}
+	mustKubectl(t, "delete", "-k", filepath.Join(current.manifests, "removal"), "--ignore-not-found", "--wait=false")
+	// Nobody waits here for what they have to finish.
+	mustKubectl(t, "-n", systemNamespace, "delete", "pods", "--all", "--force", "--grace-period=0", "--ignore-not-found")
+	mustKubectl(t, "-n", agentsNamespace, "delete", "pods", "--all", "--force", "--grace-period=0", "--ignore-not-found")
+	mustKubectl(t, "delete", "namespace", "-l", "agent-role", "--wait=false")
+	mustKubectl(t, "delete", "namespace", agentsNamespace, systemNamespace, "--ignore-not-found")
+	eventually(t, func(ctx context.Context) error {
+		list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for i := range list.Items {
+			if name := list.Items[i].Name; name == agentsNamespace || name == systemNamespace || strings.HasPrefix(name, "agent-") {
+				return fmt.Errorf("namespace %s is there", name)
+			}
+		}
+		return nil
+	})
+}
+
+// removeRegistrations stops the servers from being asked.
+func removeRegistrations(t *testing.T) {
+	t.Helper()
+	mustKubectl(t, "delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", registration, "--ignore-not-found")
+}
