@@ -144,9 +144,9 @@ func startFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitRunning(t)
-	for _, life := range fleet(t) {
-		if len(life.Restarts) != 2 {
-			t.Errorf("an agent runs without its sidecar: %+v", life)
+	for name, life := range fleet(t) {
+		if life.Claim == "" && len(life.Restarts) != 2 {
+			t.Errorf("agent %s runs without its sidecar: %+v", name, life)
 		}
 	}
 }
@@ -155,6 +155,7 @@ func startFleet(t *testing.T) {
 type life struct {
 	Deployment, Pod, TemplateHash string
 	Restarts                      map[string]int32
+	Claim                         string
 }
 
 // fleet is every agent's life, and every claim's.
@@ -201,7 +202,7 @@ func readFleet(ctx context.Context) (map[string]life, error) {
 		}
 		for i := range claims.Items {
 			c := &claims.Items[i]
-			lives["claim "+namespace+"/"+c.Name] = life{Deployment: string(c.UID) + string(c.Status.Phase)}
+			lives["claim "+namespace+"/"+c.Name] = life{Claim: string(c.UID) + string(c.Status.Phase)}
 		}
 	}
 	return lives, nil

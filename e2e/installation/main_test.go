@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -52,11 +53,15 @@ func setUp() error {
 	}
 	kubeconfig = os.Getenv("E2E_KUBECONFIG")
 	current = version{manifests: "../../manifests", images: strings.Fields(os.Getenv("E2E_IMAGES"))}
-	previous = version{
-		manifests: os.Getenv("E2E_PREVIOUS_MANIFESTS"),
-		images:    strings.Fields(os.Getenv("E2E_PREVIOUS_IMAGES")),
+	here, err := os.Getwd()
+	if err != nil {
+		return err
 	}
-	var err error
+	relative, err := filepath.Rel(here, os.Getenv("E2E_PREVIOUS_MANIFESTS")) // kustomize takes no others
+	if err != nil {
+		return err
+	}
+	previous = version{manifests: relative, images: strings.Fields(os.Getenv("E2E_PREVIOUS_IMAGES"))}
 	if config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
 		return err
 	}
