@@ -21,6 +21,8 @@ GOLANGCI_LINT := $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2)
 HELM := $(call tool,helm,helm.sh/helm/v3)
 KIND := $(call tool,kind,sigs.k8s.io/kind)
 KUSTOMIZE := $(call tool,kustomize,sigs.k8s.io/kustomize/kustomize/v5)
+# The version of Kubernetes that everything is tested on; a helm built here knows none by itself.
+KUBERNETES := $(shell sed -n 's|^require k8s.io/kubernetes v\([^ ]*\).*|\1|p' tools/kubernetes/go.mod)
 $(BENCHSTAT): PACKAGE := golang.org/x/perf/cmd/benchstat
 $(GOLANGCI_LINT): PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 $(HELM): PACKAGE := helm.sh/helm/v3/cmd/helm
@@ -56,11 +58,11 @@ CC_FOUND := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v $$(go env CC)
 RACE ?= $(if $(CC_FOUND),-race)
 
 .PHONY: test
-test: $(KUSTOMIZE) ## Run the tests, against a real API server too.
+test: $(HELM) $(KUSTOMIZE) ## Run the tests, against a real API server too.
 	@echo "== etcd, kube-apiserver, kube-controller-manager"
 	@assets=$$(tools/assets --with-controller-manager) && echo "$$assets" && \
 	echo "== go test $(or $(RACE),(without -race: no C compiler))" && \
-	KUBEBUILDER_ASSETS="$$assets" KUSTOMIZE="$$PWD/$(KUSTOMIZE)" go test $(RACE) -timeout 20m ./...
+	KUBEBUILDER_ASSETS="$$assets" HELM="$$PWD/$(HELM)" KUSTOMIZE="$$PWD/$(KUSTOMIZE)" go test $(RACE) -timeout 20m ./...
 	@if command -v python3 >/dev/null; then \
 	  echo "== the Python client, with $$(python3 --version)"; \
 	  $(GO_BUILD) -o bin/ ./cmd/lifecycle-manager && cd clients/python && \
@@ -180,10 +182,14 @@ verify-generated:
 	@tools/unchanged go generate ./...
 
 .PHONY: verify-manifests
-verify-manifests: $(KUSTOMIZE)
+verify-manifests: $(HELM) $(KUSTOMIZE)
 	@for overlay in manifests/overlays/*/ manifests/removal/ manifests/role-namespace/overlays/*/; do \
 	  echo "== kustomize build $$overlay"; \
 	  $(KUSTOMIZE) build "$$overlay" >/dev/null; \
+	done
+	@for values in charts/agent-lifecycle/values*.yaml; do \
+	  echo "== helm lint $$values"; \
+	  $(HELM) lint charts/agent-lifecycle --strict --quiet --kube-version $(KUBERNETES) --values "$$values"; \
 	done
 
 .PHONY: verify-docs

@@ -5,6 +5,7 @@ package installation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,24 +16,22 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// expectRemoved fails the test if something of the system is left that is not the agents'.
+// expectRemoved waits until nothing of the system is left but what agents run by. What kubectl and helm have asked to be deleted
+// they do not wait for in every case.
 func expectRemoved(t *testing.T) {
 	t.Helper()
-	left := mustKubectl(t, "get", "-o", "name", "-l", "app.kubernetes.io/part-of=agent-lifecycle",
-		"clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration,"+
-			"validatingadmissionpolicy,validatingadmissionpolicybinding,namespace")
-	left += mustKubectl(t, "get", "-o", "name", "-n", agentsNamespace, "-l", "app.kubernetes.io/part-of=agent-lifecycle",
-		"role,rolebinding,networkpolicy,serviceaccount,configmap")
-	want := map[string]bool{"namespace/" + agentsNamespace: true, "serviceaccount/agent-lifecycle": true}
-	for _, name := range strings.Fields(left) {
-		if !want[name] {
-			t.Errorf("%s is left", name)
+	eventually(t, func(context.Context) error {
+		left := mustKubectl(t, "get", "-o", "name", "-l", "app.kubernetes.io/part-of=agent-lifecycle",
+			"clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration,"+
+				"validatingadmissionpolicy,validatingadmissionpolicybinding,namespace")
+		left += mustKubectl(t, "get", "-o", "name", "-n", agentsNamespace, "-l", "app.kubernetes.io/part-of=agent-lifecycle",
+			"role,rolebinding,networkpolicy,serviceaccount,configmap")
+		got, want := strings.Fields(left), []string{"namespace/" + agentsNamespace, "serviceaccount/agent-lifecycle"}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("%v are left, want %v", got, want)
 		}
-		delete(want, name)
-	}
-	for name := range want {
-		t.Errorf("%s is gone", name)
-	}
+		return nil
+	})
 }
 
 // expectEndedAtRest ends an agent while nobody is there to judge its deletion. It stays as it has ended, and nothing is

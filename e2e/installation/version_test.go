@@ -95,8 +95,8 @@ func awaitAdmission(t *testing.T) {
 func clean(t *testing.T) {
 	t.Helper()
 	removeRegistrations(t)
-	for _, release := range strings.Fields(mustHelm(t, "list", "--all", "--short")) {
-		mustHelm(t, "uninstall", release)
+	for _, namespace := range []string{"default", systemNamespace} {
+		mustHelm(t, "uninstall", release, "--namespace", namespace, "--ignore-not-found")
 	}
 	mustKubectl(t, "delete", "-k", filepath.Join(current.manifests, "removal"), "--ignore-not-found", "--wait=false")
 	// Nobody waits here for what they have to finish.

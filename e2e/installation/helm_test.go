@@ -1,0 +1,65 @@
+//go:build e2e
+
+package installation
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+const (
+	release = "agent-lifecycle"
+	chart   = "../../charts/agent-lifecycle"
+)
+
+// installChart installs the chart with the images to test, and waits until its servers serve.
+func installChart(t *testing.T, flags ...string) {
+	t.Helper()
+	start := time.Now()
+	registry, tag := "", ""
+	for _, image := range current.images {
+		name, of, _ := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":")
+		if name == serverName {
+			registry, tag = image[:strings.LastIndex(image, "/")], of
+		}
+	}
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(policy, []byte(current.policy(t)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustHelm(t, append([]string{"upgrade", "--install", release, chart, "--wait",
+		"--values", filepath.Join(chart, "values-dev.yaml"), "--set-file", "policy=" + policy,
+		"--set-string", "image.registry=" + registry, "--set-string", "image.tag=" + tag}, flags...)...)
+	awaitAdmission(t)
+	t.Logf("installed by helm after %s", time.Since(start).Round(time.Second))
+}
+
+// TestHelm: what helm has installed it removes again, and no agent notices; it installs again over what was left, and takes
+// over from kubectl where it is told to.
+func TestHelm(t *testing.T) {
+	clean(t)
+	installChart(t)
+	startFleet(t)
+	before := fleet(t)
+	installChart(t) // an upgrade to the same is none
+	expectUntouched(t, before)
+
+	mustHelm(t, "uninstall", release, "--wait")
+	expectRemoved(t)
+	expectUntouched(t, before)
+	createAgentWithClaim(t, newAgent(agentsNamespace, "agent-after", lifecycle.Free))
+	awaitRunning(t)
+	before = fleet(t)
+	expectEndedAtRest(t, "agent-anonymous")
+
+	// With a namespace for the release that Helm makes itself, from which the release before has gone.
+	installChart(t, "--namespace", systemNamespace, "--create-namespace", "--take-ownership")
+	expectGone(t, "agent-anonymous")
+	delete(before, agentsNamespace+"/agent-anonymous")
+	expectUntouched(t, before)
+}
