@@ -36,6 +36,7 @@ func TestOnAPIServer(t *testing.T) {
 	t.Run("install", func(t *testing.T) { testInstall(t, cp) })
 	t.Run("match conditions", func(t *testing.T) { testMatchConditions(t, cp) })
 	t.Run("self-delete", func(t *testing.T) { testSelfDelete(t, cp) })
+	t.Run("keep", func(t *testing.T) { testKeep(t, cp) })
 	t.Run("reaping", func(t *testing.T) { testReaping(t, cp) })
 	t.Run("reaper's writes", func(t *testing.T) { testReaperWrites(t, cp) })
 }

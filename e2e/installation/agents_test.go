@@ -211,6 +211,7 @@ func readFleet(ctx context.Context) (map[string]life, error) {
 // awaitRunning waits until every agent has one Pod that is ready.
 func awaitRunning(t *testing.T) {
 	t.Helper()
+	defer took(t, "until agents run", time.Now())
 	eventually(t, func(ctx context.Context) error {
 		for _, namespace := range []string{agentsNamespace, roleNamespace} {
 			deployments, err := client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})

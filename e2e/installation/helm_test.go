@@ -20,7 +20,7 @@ const (
 // installChart installs the chart with the images to test, and waits until its servers serve.
 func installChart(t *testing.T, flags ...string) {
 	t.Helper()
-	start := time.Now()
+	defer took(t, "installation by helm", time.Now())
 	registry, tag := "", ""
 	for _, image := range current.images {
 		name, of, _ := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":")
@@ -36,7 +36,6 @@ func installChart(t *testing.T, flags ...string) {
 		"--values", filepath.Join(chart, "values-dev.yaml"), "--set-file", "policy=" + policy,
 		"--set-string", "image.registry=" + registry, "--set-string", "image.tag=" + tag}, flags...)...)
 	awaitAdmission(t)
-	t.Logf("installed by helm after %s", time.Since(start).Round(time.Second))
 }
 
 // TestHelm: what helm has installed it removes again, and no agent notices; it installs again over what was left, and takes

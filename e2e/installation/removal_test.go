@@ -20,6 +20,7 @@ import (
 // they do not wait for in every case.
 func expectRemoved(t *testing.T) {
 	t.Helper()
+	defer took(t, "until all is gone", time.Now())
 	eventually(t, func(context.Context) error {
 		left := mustKubectl(t, "get", "-o", "name", "-l", "app.kubernetes.io/part-of=agent-lifecycle",
 			"clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration,"+

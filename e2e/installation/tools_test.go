@@ -9,8 +9,10 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // kubectl runs it on the cluster and returns its exit code and everything that it said.
@@ -54,6 +56,11 @@ func run(t *testing.T, program string, arguments []string) (int, string) {
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
+	defer func(start time.Time) {
+		if time.Since(start) > 3*time.Second {
+			took(t, filepath.Base(program)+" "+arguments[0], start)
+		}
+	}(time.Now())
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		t.Fatalf("%s %s has not ended after %s:\n%s", program, strings.Join(arguments, " "), commandTimeout, said.String())

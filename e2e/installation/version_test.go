@@ -78,11 +78,15 @@ configMapGenerator:
 // applyKustomization installs a version, or upgrades to it, and waits until its servers serve.
 func (v version) applyKustomization(t *testing.T) {
 	t.Helper()
-	start := time.Now()
+	defer took(t, "installation by kubectl", time.Now())
 	mustKubectl(t, "apply", "-k", v.kustomization(t))
 	mustKubectl(t, "-n", systemNamespace, "rollout", "status", "deployment/"+serverName)
 	awaitAdmission(t)
-	t.Logf("installed by kubectl after %s", time.Since(start).Round(time.Second))
+}
+
+// took leaves in the test's log how long something took.
+func took(t *testing.T, what string, start time.Time) {
+	t.Logf("%s: %s", what, time.Since(start).Round(100*time.Millisecond))
 }
 
 // awaitAdmission waits until agents are admitted, and with a sidecar.
@@ -94,6 +98,7 @@ func awaitAdmission(t *testing.T) {
 // clean leaves nothing of ours on the cluster, whatever was there, agents and their storage included.
 func clean(t *testing.T) {
 	t.Helper()
+	defer took(t, "clean", time.Now())
 	removeRegistrations(t)
 	for _, namespace := range []string{"default", systemNamespace} {
 		mustHelm(t, "uninstall", release, "--namespace", namespace, "--ignore-not-found")
@@ -101,7 +106,6 @@ func clean(t *testing.T) {
 	mustKubectl(t, "delete", "-k", filepath.Join(current.manifests, "removal"), "--ignore-not-found", "--wait=false")
 	// Nobody waits here for what they have to finish.
 	mustKubectl(t, "-n", systemNamespace, "delete", "pods", "--all", "--force", "--grace-period=0", "--ignore-not-found")
-	mustKubectl(t, "-n", agentsNamespace, "delete", "pods", "--all", "--force", "--grace-period=0", "--ignore-not-found")
 	mustKubectl(t, "delete", "namespace", "-l", "agent-role", "--wait=false")
 	// The policy that holds it is gone, and an API server may learn of that a moment later.
 	if code, said := kubectl(t, "annotate", "--overwrite", "namespace", agentsNamespace, "lifecycle.dexorder.io/allow-delete=true"); code != 0 &&

@@ -24,6 +24,7 @@ var installed = []string{
 	"rbac.yaml",
 	"breaker.yaml",
 	"self-delete-policy.yaml",
+	"keep-policy.yaml",
 	"reaping-policy.yaml",
 	"mutating-webhook.yaml",
 	"validating-webhook.yaml",
