@@ -38,8 +38,7 @@ func installChart(t *testing.T, flags ...string) {
 	awaitAdmission(t)
 }
 
-// TestHelm: what helm has installed it removes again, and no agent notices; it installs again over what was left, and takes
-// over from kubectl where it is told to.
+// TestHelm: what helm has installed it removes again, and no agent notices; and it installs again over what was left.
 func TestHelm(t *testing.T) {
 	clean(t)
 	installChart(t)
@@ -56,8 +55,7 @@ func TestHelm(t *testing.T) {
 	before = fleet(t)
 	expectEndedAtRest(t, "agent-anonymous")
 
-	// With a namespace for the release that Helm makes itself, from which the release before has gone.
-	installChart(t, "--namespace", systemNamespace, "--create-namespace", "--take-ownership")
+	installChart(t)
 	expectGone(t, "agent-anonymous")
 	delete(before, agentsNamespace+"/agent-anonymous")
 	expectUntouched(t, before)

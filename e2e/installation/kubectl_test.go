@@ -36,9 +36,13 @@ func TestKubectl(t *testing.T) {
 	delete(before, agentsNamespace+"/agent-anonymous")
 	expectUntouched(t, before)
 
-	for range 2 {
+	for range 2 { // it may be repeated
 		mustKubectl(t, "delete", "-k", filepath.Join(current.manifests, "removal"), "--ignore-not-found")
 	}
 	expectRemoved(t)
+	expectUntouched(t, before)
+
+	// Helm takes over what kubectl has left, with a namespace for its release that it makes itself.
+	installChart(t, "--namespace", systemNamespace, "--create-namespace", "--take-ownership")
 	expectUntouched(t, before)
 }

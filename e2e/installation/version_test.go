@@ -86,6 +86,7 @@ func (v version) applyKustomization(t *testing.T) {
 
 // took leaves in the test's log how long something took.
 func took(t *testing.T, what string, start time.Time) {
+	t.Helper()
 	t.Logf("%s: %s", what, time.Since(start).Round(100*time.Millisecond))
 }
 
@@ -104,8 +105,11 @@ func clean(t *testing.T) {
 		mustHelm(t, "uninstall", release, "--namespace", namespace, "--ignore-not-found")
 	}
 	mustKubectl(t, "delete", "-k", filepath.Join(current.manifests, "removal"), "--ignore-not-found", "--wait=false")
-	// Nobody waits here for what they have to finish.
-	mustKubectl(t, "-n", systemNamespace, "delete", "pods", "--all", "--force", "--grace-period=0", "--ignore-not-found")
+	// Nobody waits here for what they have to finish. A namespace that finds Pods looks again after half their grace period.
+	for _, namespace := range []string{agentsNamespace, roleNamespace, systemNamespace} {
+		mustKubectl(t, "-n", namespace, "delete", "deployments", "--all")
+		mustKubectl(t, "-n", namespace, "delete", "pods", "--all", "--force", "--grace-period=0")
+	}
 	mustKubectl(t, "delete", "namespace", "-l", "agent-role", "--wait=false")
 	// The policy that holds it is gone, and an API server may learn of that a moment later.
 	if code, said := kubectl(t, "annotate", "--overwrite", "namespace", agentsNamespace, "lifecycle.dexorder.io/allow-delete=true"); code != 0 &&
