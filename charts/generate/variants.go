@@ -183,7 +183,8 @@ func build(components []string) (map[string]any, error) {
 		}
 	}
 	var objects map[string]any
-	return objects, json.Unmarshal(built[list], &objects)
+	err := json.Unmarshal(built[list], &objects)
+	return objects, err
 }
 
 func kustomize(components []string) (map[string]any, error) {

@@ -29,7 +29,7 @@ var current, previous version
 // policy is the version's own, with its own sidecar and a reaper that is as quick as tests need it.
 func (v version) policy(t *testing.T) string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(v.manifests, "base/policy.yaml"))
+	content, err := os.ReadFile(filepath.Join(v.manifests, "base", "policy.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func (v version) policy(t *testing.T) string {
 func (v version) kustomization(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := manifests.Compose(dir, filepath.Join(v.manifests, "overlays/dev"), nil, v.images); err != nil {
+	if err := manifests.Compose(dir, filepath.Join(v.manifests, "overlays", "dev"), nil, v.images); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "kustomization.yaml")
