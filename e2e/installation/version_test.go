@@ -104,7 +104,8 @@ func clean(t *testing.T) {
 	for _, namespace := range []string{"default", systemNamespace} {
 		mustHelm(t, "uninstall", release, "--namespace", namespace, "--ignore-not-found")
 	}
-	mustKubectl(t, "delete", "-k", filepath.Join(current.manifests, "removal"), "--ignore-not-found", "--wait=false")
+	mustKubectl(t, "delete", "-l", "app.kubernetes.io/part-of=agent-lifecycle", "--wait=false",
+		"clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding")
 	// Nobody waits here for what they have to finish. A namespace that finds Pods looks again after half their grace period.
 	for _, namespace := range []string{agentsNamespace, roleNamespace, systemNamespace} {
 		mustKubectl(t, "-n", namespace, "delete", "deployments", "--all")
