@@ -100,6 +100,11 @@ func awaitAdmission(t *testing.T) {
 func clean(t *testing.T) {
 	t.Helper()
 	defer took(t, "clean", time.Now())
+	// Whatever a test before has left half done.
+	if code, said := kubectl(t, "annotate", "--overwrite", "namespace", agentsNamespace, "lifecycle.dexorder.io/allow-delete=true"); code != 0 &&
+		!strings.Contains(said, "NotFound") {
+		t.Fatal(said)
+	}
 	removeRegistrations(t)
 	for _, namespace := range []string{"default", systemNamespace} {
 		mustHelm(t, "uninstall", release, "--namespace", namespace, "--ignore-not-found")
@@ -112,11 +117,6 @@ func clean(t *testing.T) {
 		mustKubectl(t, "-n", namespace, "delete", "pods", "--all", "--force", "--grace-period=0")
 	}
 	mustKubectl(t, "delete", "namespace", "-l", "agent-role", "--wait=false")
-	// The policy that holds it is gone, and an API server may learn of that a moment later.
-	if code, said := kubectl(t, "annotate", "--overwrite", "namespace", agentsNamespace, "lifecycle.dexorder.io/allow-delete=true"); code != 0 &&
-		!strings.Contains(said, "NotFound") {
-		t.Fatal(said)
-	}
 	mustKubectl(t, "delete", "namespace", agentsNamespace, systemNamespace, "--ignore-not-found")
 	eventually(t, func(ctx context.Context) error {
 		list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
