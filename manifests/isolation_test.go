@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/mattfenwick/cyclonus/pkg/matcher"
@@ -223,6 +225,55 @@ func TestIsolationFromPublicAPIServer(t *testing.T) {
 	} {
 		network.check(t, p)
 	}
+}
+
+// The same for user agents, by the component that kubectl agents api-server prints. It takes nothing away from one that is listed after it.
+func TestIsolationOfUserAgentsFromPublicAPIServer(t *testing.T) {
+	server := provision.APIServer{netip.MustParseAddrPort("10.96.0.1:443"), netip.MustParseAddrPort("198.51.100.7:443"), netip.MustParseAddrPort("[2606:4700::1111]:443")}
+	component, err := server.Component("dexorder-agents")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := relative(t, t.TempDir())
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), component, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := newNetwork(t, render(t, withIsolation+" and "+dir))
+	for _, p := range []passage{
+		{"user agent", "api server", tcp, 443, true},
+		{"user agent", "api server", tcp, 6443, false},
+		{"user agent", "internet", tcp, 443, true}, // it is the API server
+		{"user agent", "internet", tcp, 6443, false},
+		{"user agent", "metadata", tcp, 443, false},
+		{"user agent", "node", tcp, 6443, false},
+		{"user agent", "dns", udp, 53, true},
+		{"gateway", "user agent", tcp, 8377, true},
+	} {
+		all.check(t, p)
+	}
+	without := newNetwork(t, render(t, withIsolation+" and "+dir+" and components/controller-cleanup"))
+	for _, p := range []passage{
+		{"user agent", "internet", tcp, 443, false},
+		{"user agent", "internet, IPv6", tcp, 443, false},
+		{"user agent", "api server", tcp, 443, false},
+		{"user agent", "dns", udp, 53, true},
+	} {
+		without.check(t, p)
+	}
+}
+
+// relative is a directory as seen from the working directory, as kustomize wants it.
+func relative(t *testing.T, dir string) string {
+	t.Helper()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := filepath.Rel(here, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // Where the reaper deletes agents, they have no way to the API server and no right there; all else is as before.

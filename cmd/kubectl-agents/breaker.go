@@ -41,9 +41,14 @@ var breakerVerb = verb{
 type clusterFlags struct{ kubeconfig, context, namespace string }
 
 func (c *clusterFlags) bind(flags *pflag.FlagSet) {
+	c.bindFor(flags, "dexorder-system", "where the lifecycle webhook is installed")
+}
+
+// bindFor is bind for a verb that means another namespace than the system's.
+func (c *clusterFlags) bindFor(flags *pflag.FlagSet, namespace, usage string) {
 	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "the kubeconfig file; default: kubectl's")
 	flags.StringVar(&c.context, "context", "", "the kubeconfig's context; default: the current one")
-	flags.StringVarP(&c.namespace, "namespace", "n", "dexorder-system", "where the lifecycle webhook is installed")
+	flags.StringVarP(&c.namespace, "namespace", "n", namespace, usage)
 }
 
 func (c *clusterFlags) config() (*rest.Config, error) {

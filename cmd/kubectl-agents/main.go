@@ -1,6 +1,7 @@
 // Command kubectl-agents is a kubectl plugin, used as "kubectl agents VERB". Its verbs check and inject tell without a
 // cluster what the lifecycle webhook would say of a manifest and make of it; provision and deprovision look after the namespaces of
-// role agents in one, breaker after its circuit breaker, and restore brings back what was reaped there.
+// role agents in one, api-server says to the network policies of user agents where that is, breaker looks after the circuit breaker, and
+// restore brings back what was reaped.
 package main
 
 import (
@@ -55,7 +56,7 @@ type verb struct {
 }
 
 // verbs in the order of the help.
-var verbs = []verb{checkVerb, injectVerb, provisionVerb, deprovisionVerb, breakerVerb, restoreVerb, versionVerb}
+var verbs = []verb{checkVerb, injectVerb, provisionVerb, deprovisionVerb, apiServerVerb, breakerVerb, restoreVerb, versionVerb}
 
 const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster; look after the namespaces of
 role agents in one and after its circuit breaker, and bring back what was reaped there.
