@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
 // kept are the tests that have left their evidence.
@@ -31,7 +33,7 @@ func keepEvidence(t *testing.T) {
 	}
 }
 
-// collect writes the logs of the servers and the agents, the events and the objects of both namespaces to files and returns their directory.
+// collect writes the logs of the servers and the agents, the events and the objects of their namespaces to files and returns their directory.
 // What cannot be had is an error message in its place: it must not hide why the test failed.
 func collect(ctx context.Context, name string) string {
 	dir, err := artifactsDir(strings.ReplaceAll(name, "/", "_"))
@@ -55,7 +57,15 @@ func collect(ctx context.Context, name string) string {
 	}
 
 	all := metav1.ListOptions{}
-	for _, namespace := range []string{systemNamespace, agentsNamespace} {
+	namespaces := []string{systemNamespace, agentsNamespace}
+	roles, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: lifecycle.LabelAgentRole})
+	writeYAML("namespaces", roles, err)
+	if err == nil {
+		for i := range roles.Items {
+			namespaces = append(namespaces, roles.Items[i].Name)
+		}
+	}
+	for _, namespace := range namespaces {
 		pods, err := client.CoreV1().Pods(namespace).List(ctx, all)
 		if err != nil {
 			write(namespace+"-logs", nil, err)
@@ -74,7 +84,7 @@ func collect(ctx context.Context, name string) string {
 			}
 		}
 	}
-	for _, namespace := range []string{systemNamespace, agentsNamespace} {
+	for _, namespace := range namespaces {
 		events, err := client.CoreV1().Events(namespace).List(ctx, all)
 		writeYAML(namespace+"-events", events, err)
 		deployments, err := client.AppsV1().Deployments(namespace).List(ctx, all)

@@ -4,11 +4,7 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -121,24 +117,6 @@ func remaining(ctx context.Context, prefix string) (int, error) {
 		}
 	}
 	return n, nil
-}
-
-// kubectlAgents is the operator's command line: it returns the exit code of a command and what it said.
-func kubectlAgents(t *testing.T) func(arguments ...string) (int, string) {
-	t.Helper()
-	program := filepath.Join(t.TempDir(), "kubectl-agents")
-	if out, err := exec.Command("go", "build", "-o", program, "../cmd/kubectl-agents").CombinedOutput(); err != nil {
-		t.Fatalf("build kubectl-agents: %v: %s", err, out)
-	}
-	return func(arguments ...string) (int, string) {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), program, append(arguments, "--kubeconfig", os.Getenv("E2E_KUBECONFIG"))...)
-		out, err := cmd.CombinedOutput()
-		if err != nil && !errors.As(err, new(*exec.ExitError)) {
-			t.Fatal(err)
-		}
-		return cmd.ProcessState.ExitCode(), string(out)
-	}
 }
 
 // TestFleet: fifty agents that are idle at once are all gone, and only they.

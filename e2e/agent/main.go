@@ -113,6 +113,10 @@ func handler() http.Handler {
 			}
 		}()
 	})
+	// write leaves ?content in a file at ?path.
+	mux.HandleFunc("POST /write", func(w http.ResponseWriter, r *http.Request) {
+		report(w, os.WriteFile(r.FormValue("path"), []byte(r.FormValue("content")), 0o644))
+	})
 	// read tries to read a file, such as the sidecar's token by way of /proc.
 	mux.HandleFunc("GET /read", func(w http.ResponseWriter, r *http.Request) {
 		data, err := os.ReadFile(r.FormValue("path"))
