@@ -162,10 +162,12 @@ func testDrift(t *testing.T, c *cluster) {
 	if got, note := drift(); !strings.Contains(got.Error, `template dexorder-system/role-driver: more.yaml, document 1: `) || note != before {
 		t.Errorf("with a template that cannot be read: %+v, %q", got, note)
 	}
+	gauge(1)
 	r.policy.Reaper.Drift.Mode = "Off"
 	if got, _ := drift(); got.Error != "" || got.Examined != 0 {
 		t.Errorf("off: %+v", got)
 	}
+	gauge(0) // nobody looks any more
 	if err := c.Client.Delete(t.Context(), templates); err != nil {
 		t.Fatal(err)
 	}
@@ -173,4 +175,16 @@ func testDrift(t *testing.T, c *cluster) {
 	if got, note := drift(); note != "" || got.Error != "" {
 		t.Errorf("without a template: %+v, %q", got, note)
 	}
+
+	// One that is on its way out has not drifted, however little is left of it.
+	templates.ResourceVersion = ""
+	c.create(t, templates)
+	patch(templates, `{"data":{"more.yaml":"{apiVersion: v1, kind: ConfigMap, metadata: {name: lacks}}"}}`)
+	if _, note := drift(); note == "" {
+		t.Error("what is missing is not noted")
+	}
+	gauge(1)
+	patch(r.namespace(t, ns), `{"metadata":{"annotations":{"`+lifecycle.AnnotationDeprovisioned+`":"2026-01-01T00:00:00Z somebody"}}}`)
+	drift()
+	gauge(0)
 }

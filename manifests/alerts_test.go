@@ -3,9 +3,11 @@ package manifests
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -24,10 +26,15 @@ type rule struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-// alertRules are the alerts of the component.
-func alertRules(t *testing.T) []rule {
+const (
+	withAlerts        = "overlays/prod with components/alerts"
+	withCronJobAlerts = "overlays/staging with components/alerts and components/reaper-cronjob"
+)
+
+// alertRules are the alerts of an installation.
+func alertRules(t *testing.T, installation string) []rule {
 	t.Helper()
-	object := one(t, render(t, "overlays/prod with components/alerts"), "PrometheusRule", "agent-lifecycle")
+	object := one(t, render(t, installation), "PrometheusRule", "agent-lifecycle")
 	groups, _, err := unstructured.NestedSlice(object.Object, "spec", "groups")
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +56,20 @@ func alertRules(t *testing.T) []rule {
 	return rules
 }
 
+// cronJobAlert is the one that there is only where the reaper is a CronJob.
+func cronJobAlert(t *testing.T) rule {
+	t.Helper()
+	rules := alertRules(t, withCronJobAlerts)
+	i := slices.IndexFunc(rules, func(r rule) bool { return r.Alert == "ReaperJobsFail" })
+	if i < 0 {
+		t.Fatal("there is no alert ReaperJobsFail")
+	}
+	return rules[i]
+}
+
 func TestAlertsSayWhatToDo(t *testing.T) {
 	seen := map[string]bool{}
-	for _, r := range alertRules(t) {
+	for _, r := range append(alertRules(t, withAlerts), cronJobAlert(t)) {
 		if seen[r.Alert] {
 			t.Errorf("%s is there twice", r.Alert)
 		}
@@ -67,12 +85,37 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 	}
 }
 
+// Where the reaper is a CronJob nobody leads: the alert on that would never end. Another one takes its place.
+func TestAlertsOfCronJob(t *testing.T) {
+	names := func(installation string) (all []string) {
+		for _, r := range alertRules(t, installation) {
+			all = append(all, r.Alert)
+		}
+		return all
+	}
+	loop, job := names(withAlerts), names(withCronJobAlerts)
+	want := slices.Clone(loop)
+	i := slices.Index(want, "ReaperWithoutLeader")
+	if i < 0 {
+		t.Fatalf("there is no ReaperWithoutLeader: %v", want)
+	}
+	want[i] = "ReaperJobsFail"
+	if diff := cmp.Diff(want, job); diff != "" {
+		t.Errorf("alerts of %s (-want +got):\n%s", withCronJobAlerts, diff)
+	}
+	for _, r := range alertRules(t, withCronJobAlerts) {
+		if strings.Contains(r.Expr, "agent_lifecycle_reaper_") && strings.Contains(r.Expr, "absent") {
+			t.Errorf("%s: %q fires where no reaper has metrics", r.Alert, r.Expr)
+		}
+	}
+}
+
 var metricName = regexp.MustCompile(`\bagent_lifecycle_[a-z_]+\b`)
 
 // An alert on a metric that nobody exports never fires.
 func TestAlertsKnowTheirMetrics(t *testing.T) {
 	exported := exportedMetrics()
-	for _, r := range alertRules(t) {
+	for _, r := range alertRules(t, withAlerts) {
 		names := metricName.FindAllString(r.Expr, -1)
 		if len(names) == 0 {
 			t.Errorf("%s: %q names no metric", r.Alert, r.Expr)
@@ -139,7 +182,7 @@ func TestRunbooksExist(t *testing.T) {
 			anchors[notInAnchors.ReplaceAllString(anchor, "")] = true
 		}
 	}
-	for _, r := range alertRules(t) {
+	for _, r := range append(alertRules(t, withAlerts), cronJobAlert(t)) {
 		anchor, is := strings.CutPrefix(r.Annotations["runbook_url"], runbooks)
 		if !is || !anchors[anchor] {
 			t.Errorf("%s: runbook_url %q is no section of docs/operations.md", r.Alert, r.Annotations["runbook_url"])

@@ -82,6 +82,7 @@ func (m *Metrics) resign() {
 	m.leading.Set(0)
 	m.unhealthy.Set(0)
 	m.stuck.Set(0)
+	m.drifted.Set(0)
 	m.namespaces.Reset()
 	m.candidates.Reset()
 	m.kept.Reset()

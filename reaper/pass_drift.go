@@ -92,8 +92,11 @@ func (w *worker) passDrift(ctx context.Context) Result {
 	policy := w.settings()
 	result := Result{Reaper: "drift", Mode: string(policy.Drift.Mode)}
 	if policy.Drift.Mode == v1alpha1.DriftOff {
+		w.Metrics.drifted.Set(0)
 		return result
 	}
+	// However few are compared: a namespace that has gone has drifted no more.
+	defer w.meterDrift(policy)
 	due := w.waiting(policy, w.driftDue, func(n *namespace) time.Time { return n.created.Add(driftGrace) })
 	if len(due) == 0 {
 		return result
@@ -106,9 +109,7 @@ func (w *worker) passDrift(ctx context.Context) Result {
 	var names []*namespace
 	looks := 0
 	for _, n := range due {
-		_, marked := n.annotations[lifecycle.AnnotationReaping]
-		_, stopped := n.annotations[lifecycle.AnnotationDeprovisioned]
-		if marked || stopped {
+		if leaves(n) {
 			continue // what is taken apart lacks ever more
 		}
 		if len(templates[n.labels[lifecycle.LabelAgentRole]]) > 0 {
@@ -161,7 +162,6 @@ func (w *worker) passDrift(ctx context.Context) Result {
 		})
 	}
 	_ = group.Wait()
-	w.meterDrift(policy)
 	result.Error = message(errors.Join(errs...))
 	return result
 }
@@ -291,11 +291,18 @@ func (w *worker) noteDrift(ctx context.Context, n *namespace, found drift) error
 	return nil
 }
 
-// meterDrift counts the namespaces on which a drift is noted.
+// leaves says whether a namespace is on its way out.
+func leaves(n *namespace) bool {
+	_, marked := n.annotations[lifecycle.AnnotationReaping]
+	_, stopped := n.annotations[lifecycle.AnnotationDeprovisioned]
+	return marked || stopped || n.deleting
+}
+
+// meterDrift counts the namespaces on which a drift is noted, but not those that are on their way out: nobody mends them.
 func (w *worker) meterDrift(policy *v1alpha1.Reaper) {
 	ours, drifted := orgs(policy), 0
 	w.inventory.each(func(p *place) {
-		if p.namespace == nil || notOurs(p.namespace, ours, w.Namespace) != "" {
+		if p.namespace == nil || notOurs(p.namespace, ours, w.Namespace) != "" || leaves(p.namespace) {
 			return
 		}
 		if _, has := p.namespace.annotations[lifecycle.AnnotationDrift]; has {
