@@ -109,7 +109,7 @@ func (r *role) running() string {
 	name := ""
 	eventually(r.t, lifeTimeout, func(ctx context.Context) error {
 		pods, err := client.CoreV1().Pods(r.name).List(ctx, metav1.ListOptions{})
-		if err != nil || len(pods.Items) != 1 || !runs(&pods.Items[0]) {
+		if err != nil || len(pods.Items) != 1 || !runs(&pods.Items[0]) || pods.Items[0].DeletionTimestamp != nil {
 			return fmt.Errorf("the agent does not run: %w", err)
 		}
 		name = pods.Items[0].Name

@@ -93,7 +93,7 @@ func (p *provisioned) versions() map[string]string {
 // reaper write at the same moment is told from that by another try.
 func (p *provisioned) expectUnchanged() {
 	p.t.Helper()
-	eventually(p.t, clusterTimeout, func(context.Context) error {
+	eventually(p.t, lifeTimeout, func(context.Context) error {
 		before := p.versions()
 		p.provision(0, "namespace "+p.name+" is as it should be", "--yes")
 		if diff := cmp.Diff(before, p.versions()); diff != "" {
