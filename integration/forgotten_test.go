@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -36,6 +38,7 @@ func TestForgotten(t *testing.T) {
 	t.Run("a Pod of another agent", func(t *testing.T) { testForgedPod(t, c) })
 	t.Run("an agent that is changed meanwhile", func(t *testing.T) { testChangedMeanwhile(t, c) })
 	t.Run("circuit breaker", func(t *testing.T) { testReaperBreaker(t, c) })
+	t.Run("an agent that cannot be looked after", func(t *testing.T) { testNotLookedAfter(t, c) })
 	t.Run("more agents than the cap", func(t *testing.T) { testAgentCap(t, c) })
 	t.Run("claims", func(t *testing.T) { testOrphanedClaims(t, c) })
 	t.Run("claims of agents that come back meanwhile", func(t *testing.T) { testClaimRaces(t, c) })
@@ -311,6 +314,66 @@ func testReaperBreaker(t *testing.T, c *cluster) {
 		t.Errorf("after the release: %+v", agents)
 	}
 	c.gone(t, lives[0].deployment, lives[1].deployment)
+}
+
+// What one pass could not do for an agent is said by its report and its exit code: nobody tries again.
+func testNotLookedAfter(t *testing.T, c *cluster) {
+	const name = "not-looked-after"
+	service := newService(name, name)
+	l := c.live(t, name)
+	refusal := &admissionregistrationv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionregistrationv1.MatchResources{ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{
+				ResourceNames: []string{name},
+				RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+					Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Update},
+					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"services"}},
+				},
+			}}},
+			Validations: []admissionregistrationv1.Validation{{Expression: "false", Message: "nobody changes it"}},
+		},
+	}
+	binding := &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: name, ValidationActions: []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny},
+		},
+	}
+	for _, o := range []client.Object{service, refusal, binding} {
+		c.create(t, o)
+	}
+	eventually(t, "refusal", func() (bool, error) {
+		touched := service.DeepCopy()
+		touched.Annotations = map[string]string{"touched": "yes"}
+		err := c.Client.Update(t.Context(), touched, client.DryRunAll)
+		return err != nil && strings.Contains(err.Error(), "nobody changes it"), err
+	})
+	command := c.newReaping(t).command(t)
+	policy := command.policyFile(t, "policy.yaml")
+	report := command.once(t, 1, policy)
+	if got := result(t, report, "agents").Error; !strings.Contains(got, "agents could not be looked after, the first: Deployment dexorder-agents/"+name) ||
+		!strings.Contains(got, "nobody changes it") {
+		t.Errorf("report: %q", got)
+	}
+	for _, o := range []client.Object{binding, refusal} {
+		if err := c.Client.Delete(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "a good pass", func() (bool, error) {
+		code, _, stderr := command.runs(t, "--once", "--kubeconfig", command.kubeconfig, "--policy", policy)
+		return code == 0, errors.New(stderr)
+	})
+	c.get(t, service)
+	if !owns(service, l) {
+		t.Errorf("the Service is owned by %v", service.OwnerReferences)
+	}
+	for _, o := range []client.Object{l.deployment, service} {
+		if err := client.IgnoreNotFound(c.Client.Delete(t.Context(), o)); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func testAgentCap(t *testing.T, c *cluster) {

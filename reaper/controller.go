@@ -26,6 +26,9 @@ type agentQueue struct {
 	*worker
 	queue workqueue.TypedRateLimitingInterface[types.NamespacedName]
 
+	// heeded is what the circuit breaker said last.
+	heeded heeded
+
 	pausing sync.Mutex
 	pauses  pauses
 	denied  map[string]bool
@@ -68,24 +71,41 @@ func (q *agentQueue) work(ctx context.Context, parallelism int) {
 	var all sync.WaitGroup
 	for range parallelism {
 		all.Go(func() {
-			for q.next(ctx) {
+			for more := true; more; {
+				more, _ = q.next(ctx) // which has said what went wrong
 			}
 		})
 	}
 	all.Wait()
 }
 
-// drain looks at every agent that waits, once. What has to wait longer is for the next run.
-func (q *agentQueue) drain(ctx context.Context) {
+// drain looks at every agent that waits, once. What has to wait longer is for the next run; what could not be done is an error, since
+// nobody tries again before that.
+func (q *agentQueue) drain(ctx context.Context) error {
+	failed, examined := 0, 0
+	var first error
 	for q.queue.Len() > 0 && ctx.Err() == nil {
-		q.next(ctx)
+		_, err := q.next(ctx)
+		examined++
+		if err == nil {
+			continue
+		}
+		failed++
+		if first == nil {
+			first = err
+		}
 	}
+	if first == nil {
+		return nil
+	}
+	return fmt.Errorf("%d of %d agents could not be looked after, the first: %w", failed, examined, first)
 }
 
-func (q *agentQueue) next(ctx context.Context) bool {
+// next looks at the agent that has waited longest. It returns false when there will be no more.
+func (q *agentQueue) next(ctx context.Context) (more bool, err error) {
 	name, shutdown := q.queue.Get()
 	if shutdown {
-		return false
+		return false, nil
 	}
 	defer q.queue.Done(name)
 	wait, err := q.look(ctx, name)
@@ -95,12 +115,12 @@ func (q *agentQueue) next(ctx context.Context) bool {
 		if ctx.Err() == nil {
 			q.Logger.WarnContext(ctx, "An agent could not be looked after; trying again", "namespace", name.Namespace, "deployment", name.Name, "error", err)
 		}
-		return true
+		return true, fmt.Errorf("Deployment %s: %w", name, err)
 	case wait > 0:
 		q.queue.AddAfter(name, wait)
 	}
 	q.queue.Forget(name)
-	return true
+	return true, nil
 }
 
 // belongings are an agent and what belongs to it.
@@ -226,7 +246,7 @@ func (q *agentQueue) freshPod(ctx context.Context, b *belongings) (time.Duration
 		if left := q.pause(b.agent); left > 0 {
 			return left, nil
 		}
-		if err := q.Breaker.Closed(ctx); err != nil {
+		if err := q.heeded.closed(ctx, q.Breaker, q.Now); err != nil {
 			q.Logger.InfoContext(ctx, "A dead agent waits for the circuit breaker", "namespace", b.namespace, "deployment", b.name, "error", err)
 			return firstPause, nil
 		}

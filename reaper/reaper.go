@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -168,11 +167,10 @@ func (r *Reaper) Once(ctx context.Context) (*Report, error) {
 	if w.DryRun {
 		return report, context.Cause(ctx)
 	}
-	w.agents.drain(ctx)
-	namespaces := &report.Reapers[slices.IndexFunc(report.Reapers, func(r Result) bool { return r.Reaper == "namespaces" })]
-	if err := w.dismantleNow(ctx, namespaces); err != nil {
-		namespaces.Error = message(errors.Join(wrong(namespaces.Error), err))
-	}
+	agents := report.of("agents")
+	agents.fail(w.agents.drain(ctx))
+	namespaces := report.of("namespaces")
+	namespaces.fail(w.dismantleNow(ctx, namespaces))
 	namespaces.Reaped = w.takeReaped()
 	return report, context.Cause(ctx)
 }

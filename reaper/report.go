@@ -1,7 +1,9 @@
 package reaper
 
 import (
+	"errors"
 	"maps"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -71,6 +73,16 @@ func (r *Report) CapExceeded() bool {
 		}
 	}
 	return false
+}
+
+// of returns what one reaper did. There is one of each.
+func (r *Report) of(reaper string) *Result {
+	return &r.Reapers[slices.IndexFunc(r.Reapers, func(r Result) bool { return r.Reaper == reaper })]
+}
+
+// fail adds to what went wrong, if anything did.
+func (r *Result) fail(err error) {
+	r.Error = message(errors.Join(wrong(r.Error), err))
 }
 
 func (r *Result) keep(reason string) {
