@@ -4,7 +4,8 @@
 // where the values of Secrets are kept, too. The chunks hold one compressed document between them. The index is written
 // last and says how many chunks there are and what their checksum is: without it there is no archive, and what does not
 // fit it is not restored. Its name follows from the namespace's UID and the time at which it was marked for reaping, so
-// that whoever starts again, or at the same time, makes the same archive. All of its objects are immutable.
+// that whoever starts again, or at the same time, makes the same archive. All of its objects are immutable. How long it is kept counts
+// from when the namespace has gone, which another object beside the index says.
 //
 // Kinds lists what is kept. Whatever is not listed there, such as custom resources, is not. Of what is listed, controllers'
 // own products are left out, and finished Jobs, which would run once more. Owner references are left out as well: they

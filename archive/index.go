@@ -24,7 +24,8 @@ type Info struct {
 	Namespace string
 	UID       types.UID
 
-	// SavedAt is when it was made, shortly before the namespace was reaped. KeptUntil is when it goes.
+	// SavedAt is when it was made, shortly before the namespace was reaped. KeptUntil is when it goes, if the namespace has gone; until
+	// it is known to have, it is kept for that much longer.
 	SavedAt   time.Time
 	KeptUntil time.Time
 

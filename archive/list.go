@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,10 @@ func (a *Archive) List(ctx context.Context) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
+	ends, err := a.ends(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var infos []Info
 	var errs []error
 	for i := range indexes {
@@ -25,6 +30,11 @@ func (a *Archive) List(ctx context.Context) ([]Info, error) {
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if end := ends[info.Name]; end != nil {
+			if until, err := time.Parse(time.RFC3339, end.Annotations[lifecycle.AnnotationRetainedUntil]); err == nil {
+				info.KeptUntil = until
+			}
 		}
 		infos = append(infos, *info)
 	}
@@ -38,7 +48,12 @@ func (a *Archive) List(ctx context.Context) ([]Info, error) {
 }
 
 func (a *Archive) indexes(ctx context.Context) ([]corev1.ConfigMap, error) {
-	selector := lifecycle.LabelArchive + "," + lifecycle.LabelArchivePart + "=" + lifecycle.ArchiveIndex
+	return a.parts(ctx, lifecycle.ArchiveIndex)
+}
+
+// parts lists the ConfigMaps that are that part of an archive.
+func (a *Archive) parts(ctx context.Context, part string) ([]corev1.ConfigMap, error) {
+	selector := lifecycle.LabelArchive + "," + lifecycle.LabelArchivePart + "=" + part
 	return listAll(ctx, metav1.ListOptions{LabelSelector: selector, Limit: a.options.PageSize},
 		func(ctx context.Context, opts metav1.ListOptions) ([]corev1.ConfigMap, string, error) {
 			list, err := a.configMaps().List(ctx, opts)

@@ -12,11 +12,16 @@ import (
 )
 
 // Release deletes the archives whose time is over, and what attempts left behind that never became one. It gives volumes whose time is over
-// their reclaim policy back, by which Kubernetes then deletes or keeps them. What it cannot read it keeps. An error says
-// what could not be done; the rest is.
+// their reclaim policy back, by which Kubernetes then deletes or keeps them. An archive's time begins when it is first called after the
+// namespace has gone: as long as that is on its way, however long that takes, there is nothing to bring back yet. What it cannot read it
+// keeps. An error says what could not be done; the rest is.
 func (a *Archive) Release(ctx context.Context) error {
-	// Chunks first: one that is listed before the indexes are, and is in none of them, is in none.
+	// Chunks and ends first: one that is listed before the indexes are, and is of none of them, is of none.
 	chunks, err := a.listChunks(ctx, lifecycle.LabelArchive)
+	if err != nil {
+		return fmt.Errorf("release archives: %w", err)
+	}
+	ends, err := a.ends(ctx)
 	if err != nil {
 		return fmt.Errorf("release archives: %w", err)
 	}
@@ -30,7 +35,11 @@ func (a *Archive) Release(ctx context.Context) error {
 	for i := range indexes {
 		cm := &indexes[i]
 		kept[cm.Name] = true
-		if !over(cm.Annotations, now) {
+		isOver, err := a.isOver(ctx, cm, ends[cm.Name], now)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("release archive %s: %w", cm.Name, err))
+		}
+		if !isOver || err != nil {
 			continue
 		}
 		// The index before its chunks, so that there is no archive that lacks some.
@@ -50,6 +59,14 @@ func (a *Archive) Release(ctx context.Context) error {
 		}
 		if err := a.deleteObject(ctx, c.store, &c.ObjectMeta); err != nil {
 			errs = append(errs, fmt.Errorf("release chunk %s: %w", c.Name, err))
+		}
+	}
+	for name, end := range ends {
+		if kept[name] {
+			continue
+		}
+		if err := a.deleteObject(ctx, storeOf(false), &end.ObjectMeta); err != nil {
+			errs = append(errs, fmt.Errorf("release %s: %w", end.Name, err))
 		}
 	}
 	errs = append(errs, a.releaseVolumes(ctx, kept))

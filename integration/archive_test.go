@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,11 +66,14 @@ func TestArchive(t *testing.T) {
 		"restoring ends, too":                testRestoreKilled,
 		"several reapers at once":            testSaveTogether,
 		"values of Secrets":                  testSecretValues,
-		"the time is over":                   testRelease,
-		"damaged":                            testDamaged,
-		"another namespace, another volume":  testWrongUID,
-		"lists that are cut off":             testLists,
-		"marked once more":                   testMarkedAgain,
+		"the time is over": func(t *testing.T, c *archives) { // one after another: each lets go of what is kept for minutes
+			testRelease(t, c)
+			testSlowToGo(t, c)
+		},
+		"damaged":                           testDamaged,
+		"another namespace, another volume": testWrongUID,
+		"lists that are cut off":            testLists,
+		"marked once more":                  testMarkedAgain,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -253,16 +257,30 @@ func (c *archives) parts(t *testing.T, namespace string) (indexes, chunks []clie
 		t.Fatal(err)
 	}
 	for i := range maps.Items {
-		if maps.Items[i].Labels[lifecycle.LabelArchivePart] == lifecycle.ArchiveIndex {
+		switch maps.Items[i].Labels[lifecycle.LabelArchivePart] {
+		case lifecycle.ArchiveIndex:
 			indexes = append(indexes, &maps.Items[i])
-			continue
+		case lifecycle.ArchiveEnd: // see ends
+		default:
+			chunks = append(chunks, &maps.Items[i])
 		}
-		chunks = append(chunks, &maps.Items[i])
 	}
 	for i := range secrets.Items {
 		chunks = append(chunks, &secrets.Items[i])
 	}
 	return indexes, chunks
+}
+
+// ends counts what says that a namespace has gone.
+func (c *archives) ends(t *testing.T, namespace string) int {
+	t.Helper()
+	var maps corev1.ConfigMapList
+	err := c.List(t.Context(), &maps, client.InNamespace(installation.SystemNamespace),
+		client.MatchingLabels{lifecycle.LabelArchive: namespace, lifecycle.LabelArchivePart: lifecycle.ArchiveEnd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(maps.Items)
 }
 
 // expectOne checks that there is one complete archive of a namespace, and nothing else of it.
@@ -625,11 +643,20 @@ func testRelease(t *testing.T, c *archives) {
 		t.Fatal(err)
 	}
 	c.expectOne(t, name)
-	if err := at(11 * time.Minute).Release(t.Context()); err != nil {
+	if err := at(14 * time.Minute).Release(t.Context()); err != nil { // it was found to have gone nine minutes ago
 		t.Fatal(err)
 	}
-	if indexes, chunks := c.parts(t, name); len(indexes)+len(chunks) != 0 {
-		t.Errorf("%d indexes and %d chunks stayed after their time", len(indexes), len(chunks))
+	c.expectOne(t, name)
+	if list, err := at(0).List(t.Context()); err != nil || !slices.ContainsFunc(list, func(i archive.Info) bool {
+		return i.Namespace == name && i.KeptUntil.Equal(start.Add(15*time.Minute).Truncate(time.Second))
+	}) {
+		t.Errorf("the list does not say until when it is kept: %+v, %v", list, err)
+	}
+	if err := at(16 * time.Minute).Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if indexes, chunks := c.parts(t, name); len(indexes)+len(chunks)+c.ends(t, name) != 0 {
+		t.Errorf("%d indexes, %d chunks and %d ends stayed after their time", len(indexes), len(chunks), c.ends(t, name))
 	}
 	pv := &corev1.PersistentVolume{}
 	err := c.Get(t.Context(), client.ObjectKey{Name: name + "-data"}, pv)
@@ -638,6 +665,55 @@ func testRelease(t *testing.T, c *archives) {
 	}
 	if pv := c.volume(t, foreign.Name); pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimRetain {
 		t.Error("a volume of somebody else was let go")
+	}
+}
+
+// However long a namespace takes to go, its archive waits for it: before it is marked, while it is taken apart, and while the API server
+// deletes it. One that was let live again is not waited for.
+func testSlowToGo(t *testing.T, c *archives) {
+	const name, lives = "agent-slow", "agent-lives-on"
+	start := time.Now()
+	held := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "held", Finalizers: []string{"e2e.lifecycle.dexorder.io/hold"}}}
+	ns, other := c.role(t, name, held), c.role(t, lives)
+	c.save(t, ns, archive.Keep{For: 10 * time.Minute})
+	c.save(t, other, archive.Keep{For: 10 * time.Minute})
+	delete(other.Annotations, lifecycle.AnnotationReaping)
+	if err := c.Update(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	at := func(after time.Duration) {
+		t.Helper()
+		if err := c.as(t, c.reaper, nil, start.Add(after)).Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at(20 * time.Minute) // less than an hour in all, for which other tests keep theirs
+	c.expectOne(t, name) // its claims do not go, say
+	if indexes, chunks := c.parts(t, lives); len(indexes)+len(chunks) != 0 {
+		t.Errorf("%d indexes and %d chunks of a namespace that lives on stayed after their time", len(indexes), len(chunks))
+	}
+	if err := c.Delete(t.Context(), ns); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "released volume", func() (bool, error) { return c.volume(t, name+"-data").Status.Phase == corev1.VolumeReleased, nil })
+	at(30 * time.Minute)
+	c.expectOne(t, name) // which looks at the volume, too
+	if n := c.ends(t, name); n != 0 {
+		t.Errorf("%d ends of a namespace that is there", n)
+	}
+	if err := c.Patch(t.Context(), held, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "end of the namespace", func() (bool, error) {
+		err := c.Get(t.Context(), client.ObjectKeyFromObject(ns), &corev1.Namespace{})
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+	at(40 * time.Minute)
+	at(49 * time.Minute)
+	c.expectOne(t, name)
+	at(51 * time.Minute)
+	if indexes, chunks := c.parts(t, name); len(indexes)+len(chunks)+c.ends(t, name) != 0 {
+		t.Errorf("%d indexes, %d chunks and %d ends stayed after their time", len(indexes), len(chunks), c.ends(t, name))
 	}
 }
 

@@ -6,7 +6,7 @@ const (
 	// PersistentVolumes that are kept with it.
 	LabelArchive = Prefix + "archive"
 
-	// LabelArchivePart says which part of an archive an object is: ArchiveIndex or ArchiveChunk.
+	// LabelArchivePart says which part of an archive an object is: ArchiveIndex, ArchiveChunk or ArchiveEnd.
 	LabelArchivePart = Prefix + "archive-part"
 )
 
@@ -16,6 +16,9 @@ const (
 	ArchiveIndex = "index"
 
 	ArchiveChunk = "chunk"
+
+	// ArchiveEnd is written once the namespace has gone, and says until when the archive is kept from then on.
+	ArchiveEnd = "end"
 )
 
 // Annotations of archives.
