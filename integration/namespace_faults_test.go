@@ -72,6 +72,7 @@ func TestNamespaceFaults(t *testing.T) {
 		{"killed between any two writes", testKilled},
 		{"nothing granted", testUngranted},
 		{"an object is protected", testProtectedObject},
+		{"something else scales", testScaled},
 		{"two at once", testTwoAtOnce},
 		{"loop", testLoop},
 		{"the command", testReapCommand},

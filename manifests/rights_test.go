@@ -60,6 +60,8 @@ var (
 		"cluster: get apps/deployments", "cluster: list apps/deployments", "cluster: watch apps/deployments",
 		"cluster: get apps/replicasets", "cluster: list apps/replicasets", "cluster: watch apps/replicasets",
 		"cluster: get apps/statefulsets", "cluster: list apps/statefulsets", "cluster: watch apps/statefulsets",
+		"cluster: get autoscaling/horizontalpodautoscalers", "cluster: list autoscaling/horizontalpodautoscalers",
+		"cluster: watch autoscaling/horizontalpodautoscalers",
 		"cluster: get batch/cronjobs", "cluster: list batch/cronjobs", "cluster: watch batch/cronjobs",
 		"cluster: get batch/jobs", "cluster: list batch/jobs", "cluster: watch batch/jobs",
 		"cluster: get namespaces", "cluster: list namespaces", "cluster: watch namespaces",

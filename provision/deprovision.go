@@ -114,7 +114,20 @@ func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by stri
 		s.Workloads = append(s.Workloads, w)
 		return err
 	})
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	// What scales a workload to 0 and back keeps it from being idle, and may start it again.
+	scalers, err := p.typed.AutoscalingV2().HorizontalPodAutoscalers(n.Name).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for i := range scalers.Items {
+		target := &scalers.Items[i].Spec.ScaleTargetRef
+		s.Keeps = append(s.Keeps, fmt.Sprintf("HorizontalPodAutoscaler %s scales %s %s: delete it, or what made it",
+			scalers.Items[i].Name, target.Kind, target.Name))
+	}
+	return s, nil
 }
 
 // past says whether a protection until then is over. What is no time protects for ever.

@@ -64,6 +64,7 @@ type facts struct {
 	workloads []*workload
 	claims    []*claim
 	services  []*service
+	scalers   []*scaler
 
 	// podChanged is when a Pod there last appeared, changed or ended, as far as was seen; else zero.
 	podChanged time.Time
@@ -88,8 +89,8 @@ func (v *verdict) reaps() bool { return v.phase == Marked || v.phase == Dismantl
 
 // decideNamespace says what becomes of a role agent's namespace that is ours.
 //
-// Nothing but idleness leads to its end: no Pod in a non-terminal phase, no workload that wants one, and both for IdleAfter, counted
-// from the last activity or from when a reaper first saw it so, whichever is later: a Pod may have ended while no reaper looked.
+// Nothing but idleness leads to its end: no Pod in a non-terminal phase, no workload that wants one, or that something else may scale up
+// again, and all that for IdleAfter, counted from the last activity or from when a reaper first saw it so, whichever is later: a Pod may have ended while no reaper looked.
 // Then it takes Sightings consecutive passes to mark it, and another one to take it apart. Whatever is unclear keeps it.
 func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 	n := f.namespace
@@ -227,6 +228,9 @@ func (f *facts) condition(policy *v1alpha1.Reaper, active time.Time, now time.Ti
 	slices.Sort(wanting)
 	switch {
 	case len(live) == 0 && len(wanting) == 0:
+		if scaled := f.scaled(); len(scaled) > 0 {
+			return Active, strings.Join(scaled, ", ") + ", which may scale it up again"
+		}
 		return Idle, ""
 	case len(live) == 0:
 		// A Job that waits for its time is no Pod that is missing.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -126,6 +127,24 @@ func deployment(replicas int32) *workload {
 	return works(&appsv1.Deployment{ObjectMeta: meta("worker"), Spec: appsv1.DeploymentSpec{Replicas: &replicas}})
 }
 
+// scaledDown is the Deployment without replicas, changed.
+func scaledDown(change func(*metav1.ObjectMeta)) *workload {
+	d := &appsv1.Deployment{ObjectMeta: meta("worker"), Spec: appsv1.DeploymentSpec{Replicas: new(int32(0))}}
+	change(&d.ObjectMeta)
+	return works(d)
+}
+
+func scalerFor(kind, name string, changes ...func(*metav1.ObjectMeta)) *scaler {
+	o := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: meta("hpa")}
+	o.Spec.ScaleTargetRef = autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: kind, Name: name}
+	for _, change := range changes {
+		change(&o.ObjectMeta)
+	}
+	return recordOf(o).(*scaler)
+}
+
+func leaving(m *metav1.ObjectMeta) { m.DeletionTimestamp = &metav1.Time{Time: noon} }
+
 func aClaim(annotations map[string]string) *claim {
 	m := meta("worker-data")
 	m.Annotations = annotations
@@ -174,6 +193,73 @@ func TestDecideNamespace(t *testing.T) {
 		change func(*v1alpha1.Reaper)
 		want   decided
 	}{
+		// What something else scales to 0 and back.
+		"a HorizontalPodAutoscaler of what has no replicas": {
+			facts: facts{namespace: quiet(), workloads: []*workload{deployment(0)}, scalers: []*scaler{scalerFor("Deployment", "worker")}},
+			want:  active("Deployment worker is scaled by HorizontalPodAutoscaler hpa, which may scale it up again"),
+		},
+		"a HorizontalPodAutoscaler of a kind that is not watched": {
+			facts: facts{namespace: quiet(), scalers: []*scaler{scalerFor("Rollout", "worker")}},
+			want:  active("Rollout worker is scaled by HorizontalPodAutoscaler hpa, which may scale it up again"),
+		},
+		"a HorizontalPodAutoscaler of what is not there": {
+			facts: facts{namespace: quiet(), workloads: []*workload{deployment(0)}, scalers: []*scaler{scalerFor("Deployment", "other")}},
+			want:  ready(map[string]string{sightingsKey: "1"}),
+		},
+		"a HorizontalPodAutoscaler that is being deleted": {
+			facts: facts{namespace: quiet(), workloads: []*workload{deployment(0)}, scalers: []*scaler{scalerFor("Deployment", "worker", leaving)}},
+			want:  ready(map[string]string{sightingsKey: "1"}),
+		},
+		"a HorizontalPodAutoscaler of what is being deleted": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(leaving)}, scalers: []*scaler{scalerFor("Deployment", "worker")}},
+			want:  ready(map[string]string{sightingsKey: "1"}),
+		},
+		"marked, and scaled by something since": {
+			facts: facts{namespace: quiet(marked(stamp(time.Minute))), workloads: []*workload{deployment(0)}, scalers: []*scaler{scalerFor("Deployment", "worker")}},
+			want: decided{
+				phase: Active, reason: "Deployment worker is scaled by HorizontalPodAutoscaler hpa, which may scale it up again",
+				writes: map[string]string{idleKey: "-", reapingKey: "-", phaseKey: now + " active"},
+			},
+		},
+		"scaled by KEDA, by a label": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Labels = map[string]string{"scaledobject.keda.sh/name": "worker"}
+			})}},
+			want: active("Deployment worker is scaled by KEDA, which may scale it up again"),
+		},
+		"scaled by KEDA, by an annotation": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Annotations = map[string]string{"autoscaling.keda.sh/paused": "true"}
+			})}},
+			want: active("Deployment worker is scaled by KEDA, which may scale it up again"),
+		},
+		"a Job of KEDA's that has finished": {
+			facts: facts{namespace: quiet(), workloads: []*workload{works(&batchv1.Job{
+				ObjectMeta: controlledBy(meta("worker"), "keda.sh/v1alpha1", "ScaledJob", "work"),
+				Status:     batchv1.JobStatus{Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(noon)}}},
+			})}},
+			want: active("Job worker is scaled by KEDA, which may scale it up again"),
+		},
+		"scaled by Knative, by a label": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Labels = map[string]string{"serving.knative.dev/service": "worker"}
+			})}},
+			want: active("Deployment worker is scaled by Knative, which may scale it up again"),
+		},
+		"scaled by Knative, by its owner": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				*m = controlledBy(*m, "serving.knative.dev/v1", "Revision", "worker-00001")
+			})}},
+			want: active("Deployment worker is scaled by Knative, which may scale it up again"),
+		},
+		"names that only look like it": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				*m = controlledBy(*m, "notkeda.sh/v1", "Thing", "x")
+				m.Labels, m.Annotations = map[string]string{"app": "keda.sh", "knative.dev": "x"}, map[string]string{"example.com/keda.sh": "x"}
+			})}},
+			want: ready(map[string]string{sightingsKey: "1"}),
+		},
+
 		// What says when something ran.
 		"never seen": {
 			facts: facts{namespace: quiet(annotated(activityKey, "-", idleKey, "-", phaseKey, "-"))},

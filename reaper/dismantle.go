@@ -378,6 +378,8 @@ func (d *dismantler) liveFacts(ctx context.Context, n *namespace) (*facts, error
 					f.claims = append(f.claims, r)
 				case *service:
 					f.services = append(f.services, r)
+				case *scaler:
+					f.scalers = append(f.scalers, r)
 				}
 			}
 			return nil

@@ -15,6 +15,7 @@ type place struct {
 	workloads map[string]*workload // by kind/name
 	claims    map[string]*claim
 	services  map[string]*service
+	scalers   map[string]*scaler
 
 	// podChanged is when a Pod there last changed while somebody looked.
 	podChanged time.Time
@@ -148,6 +149,9 @@ func (p *place) facts() *facts {
 	for _, s := range p.services {
 		f.services = append(f.services, s)
 	}
+	for _, s := range p.scalers {
+		f.scalers = append(f.scalers, s)
+	}
 	return f
 }
 
@@ -221,6 +225,8 @@ func keyOf(r record) string {
 		kind = "claim"
 	case *service:
 		kind = "service"
+	case *scaler:
+		kind = "scaler"
 	case *workload:
 		kind = r.kind
 	}
@@ -244,6 +250,8 @@ func (p *place) swap(r record) record {
 		return orNil(swapIn(&p.claims, r.name, r))
 	case *service:
 		return orNil(swapIn(&p.services, r.name, r))
+	case *scaler:
+		return orNil(swapIn(&p.scalers, r.name, r))
 	}
 	return nil
 }
@@ -263,6 +271,8 @@ func (p *place) take(r record) record {
 		return orNil(takeOut(p.claims, r.name))
 	case *service:
 		return orNil(takeOut(p.services, r.name))
+	case *scaler:
+		return orNil(takeOut(p.scalers, r.name))
 	}
 	return nil
 }
@@ -283,10 +293,13 @@ func (p *place) each(f func(record)) {
 	for _, r := range p.services {
 		f(r)
 	}
+	for _, r := range p.scalers {
+		f(r)
+	}
 }
 
 func (p *place) empty() bool {
-	return p.namespace == nil && len(p.pods)+len(p.workloads)+len(p.claims)+len(p.services) == 0
+	return p.namespace == nil && len(p.pods)+len(p.workloads)+len(p.claims)+len(p.services)+len(p.scalers) == 0
 }
 
 func swapIn[T any](m *map[string]*T, key string, value *T) *T {

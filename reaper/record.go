@@ -8,6 +8,7 @@ import (
 	"unique"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -117,6 +118,9 @@ type workload struct {
 	// nothing is known.
 	owner string
 
+	// scaledBy names what else scales it, as far as it says so itself.
+	scaledBy string
+
 	// claims are those that the template mounts.
 	claims []string
 
@@ -150,6 +154,8 @@ func recordOf(o runtime.Object) record {
 		return &claim{dependentOf(&o.ObjectMeta)}
 	case *corev1.Service:
 		return &service{dependentOf(&o.ObjectMeta)}
+	case *autoscalingv2.HorizontalPodAutoscaler:
+		return scalerOf(o)
 	case *appsv1.Deployment:
 		w := workloadOf(o, &o.ObjectMeta, "Deployment", wantsReplicas(o.Spec.Replicas))
 		w.labels, w.protects = ours(o.Labels), protecting(o.Annotations)
@@ -263,7 +269,7 @@ func endingOf(o *corev1.Pod) *ending {
 }
 
 func workloadOf(o runtime.Object, m *metav1.ObjectMeta, kind string, wants bool) *workload {
-	w := &workload{object: newObject(m), kind: kind, wants: wants && m.DeletionTimestamp == nil}
+	w := &workload{object: newObject(m), kind: kind, wants: wants && m.DeletionTimestamp == nil, scaledBy: scaledBy(m)}
 	if c := metav1.GetControllerOfNoCopy(m); c != nil {
 		switch kind + " of " + c.APIVersion + " " + c.Kind {
 		case "ReplicaSet of apps/v1 Deployment", "Job of batch/v1 CronJob":

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -38,6 +39,8 @@ func core(c kubernetes.Interface) rest.Interface  { return c.CoreV1().RESTClient
 func apps(c kubernetes.Interface) rest.Interface  { return c.AppsV1().RESTClient() }
 func batch(c kubernetes.Interface) rest.Interface { return c.BatchV1().RESTClient() }
 
+func autoscaling(c kubernetes.Interface) rest.Interface { return c.AutoscalingV2().RESTClient() }
+
 // kinds lists all that is watched: Namespaces first, and Pods before what makes them.
 func kinds() []kind {
 	return []kind{
@@ -45,6 +48,7 @@ func kinds() []kind {
 		{"pods", core, &corev1.Pod{}, func() runtime.Object { return &corev1.PodList{} }, false, "Pod"},
 		{"persistentvolumeclaims", core, &corev1.PersistentVolumeClaim{}, func() runtime.Object { return &corev1.PersistentVolumeClaimList{} }, false, "PersistentVolumeClaim"},
 		{"services", core, &corev1.Service{}, func() runtime.Object { return &corev1.ServiceList{} }, false, "Service"},
+		{"horizontalpodautoscalers", autoscaling, &autoscalingv2.HorizontalPodAutoscaler{}, func() runtime.Object { return &autoscalingv2.HorizontalPodAutoscalerList{} }, false, "HorizontalPodAutoscaler"},
 		{"deployments", apps, &appsv1.Deployment{}, func() runtime.Object { return &appsv1.DeploymentList{} }, true, "Deployment"},
 		{"replicasets", apps, &appsv1.ReplicaSet{}, func() runtime.Object { return &appsv1.ReplicaSetList{} }, true, "ReplicaSet"},
 		{"statefulsets", apps, &appsv1.StatefulSet{}, func() runtime.Object { return &appsv1.StatefulSetList{} }, true, "StatefulSet"},
@@ -66,6 +70,8 @@ func (k *kind) holds(r record) bool {
 		return k.name == "PersistentVolumeClaim"
 	case *service:
 		return k.name == "Service"
+	case *scaler:
+		return k.name == "HorizontalPodAutoscaler"
 	case *workload:
 		return k.name == r.kind
 	}

@@ -117,6 +117,10 @@ func (w *worker) changed(before, after record, first bool) {
 		}
 	case *workload:
 		w.soon(r.namespace, false)
+	case *scaler:
+		if was, _ := before.(*scaler); was == nil || after == nil || was.target != r.target { // it changes with every measurement
+			w.soon(r.namespace, false)
+		}
 	case *namespace:
 		w.soon(r.name, false)
 		if after == nil {
