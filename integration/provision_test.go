@@ -9,6 +9,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -334,6 +335,7 @@ func testDeprovision(t *testing.T, c *cluster) {
 	const name = "agent-seller"
 	role := provision.Role{Name: "seller", Org: "dexorder", Environment: "test"}
 	p.apply(t, p.plan(t, role))
+	c.get(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: "role.seller.dexorder.test"}})
 	cron := &batchv1.CronJob{
 		ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "nightly"},
 		Spec: batchv1.CronJobSpec{Schedule: "0 0 1 1 *", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{
@@ -404,6 +406,20 @@ func testDeprovision(t *testing.T, c *cluster) {
 	if mark := p.namespace(t, name).Annotations[lifecycle.AnnotationDeprovisioned]; !strings.HasSuffix(mark, " the tester") {
 		t.Errorf("mark %q", mark)
 	}
+	hpa := &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "scaler"},
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "agent"}, MaxReplicas: 1,
+		},
+	}
+	c.create(t, hpa)
+	if s, err := p.PlanStop(t.Context(), find(name), "me"); err != nil || len(s.Keeps) != 1 ||
+		s.Keeps[0] != "HorizontalPodAutoscaler scaler scales Deployment agent: delete it, or what made it" {
+		t.Errorf("with an autoscaler: %+v, %v", s, err)
+	}
+	if err := c.Client.Delete(t.Context(), hpa); err != nil {
+		t.Fatal(err)
+	}
 	stop() // once more is the same
 	stopped(true)
 	if _, err := p.Plan(t.Context(), p.render(t, role)); !errors.Is(err, provision.ErrRefused) {
@@ -453,6 +469,47 @@ func testDeprovision(t *testing.T, c *cluster) {
 		}
 		return p.namespace(t, name) == nil, nil
 	})
+	testTemplatesPruned(t, c, r)
+}
+
+// With a role's last namespace goes the template that provisioning left, and no other.
+func testTemplatesPruned(t *testing.T, c *cluster, r *reaping) {
+	template := func(name, environment string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: name, Labels: map[string]string{
+			lifecycle.LabelRoleTemplate: "seller", lifecycle.LabelOrg: "dexorder", lifecycle.LabelEnvironment: environment,
+		}}}
+	}
+	apply := func(o *corev1.ConfigMap) {
+		t.Helper()
+		o.APIVersion, o.Kind = "v1", "ConfigMap"
+		if err := c.Client.Patch(t.Context(), o, client.Apply, client.FieldOwner(provision.FieldManager)); err != nil { //nolint:staticcheck // of a whole object
+			t.Fatal(err)
+		}
+	}
+	provisioned, byHand, own := template("role.seller.dexorder.test", "test"), template("role.seller.dexorder.later", "later"), template("sellers", "test")
+	c.create(t, byHand)
+	apply(own)
+	elsewhere := c.roleNamespace(t, "agent-seller-2", func(n *corev1.Namespace) {
+		n.Labels[lifecycle.LabelAgentRole], n.Labels[lifecycle.LabelEnvironment] = "seller", "elsewhere"
+	})
+	used := template("role.seller.dexorder.elsewhere", "elsewhere")
+	apply(used)
+
+	r.once(t)
+	c.gone(t, provisioned)
+	for _, o := range []client.Object{byHand, own, used} {
+		c.get(t, o)
+	}
+	if err := c.Client.Delete(t.Context(), elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "end of the other namespace", func() (bool, error) { return c.namespace(t, elsewhere.Name) == nil, nil })
+	r.policy.Reaper.Namespaces.Mode = "DryRun"
+	r.once(t)
+	c.get(t, used)
+	r.policy.Reaper.Namespaces.Mode = "Delete"
+	r.once(t)
+	c.gone(t, used)
 }
 
 func cronPod() corev1.PodSpec {

@@ -1,5 +1,7 @@
 package lifecycle
 
+import "strings"
+
 // RoleNamespacePrefix starts the name of every role agent's namespace. One that does not begin so is never reaped, whatever its
 // labels say.
 const RoleNamespacePrefix = "agent-"
@@ -54,6 +56,14 @@ const (
 	// AnnotationCreatedByPod is that Pod's name.
 	AnnotationCreatedByPod = Prefix + "created-by-pod"
 )
+
+// FieldManagerProvision is who owns what "kubectl agents provision" applies.
+const FieldManagerProvision = "agent-lifecycle-provision"
+
+// ProvisionedTemplateName is the name of the template that it leaves in the system's namespace: of a role in one org and environment.
+func ProvisionedTemplateName(role, org, environment string) string {
+	return strings.Join([]string{"role", role, org, environment}, ".")
+}
 
 // LabelRoleTemplate on a ConfigMap in the system's namespace says that its values are YAML documents of what the namespace of a role's
 // agent holds. Its own value is the role, as LabelAgentRole has it. NamespacePlaceholder in them stands for the namespace's name. Where

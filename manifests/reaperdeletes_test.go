@@ -26,7 +26,18 @@ func prepareRoleNamespaces(t *testing.T, admin kubernetes.Interface) {
 	}
 	mark(t, admin, "agent-going", markedAt)
 	mark(t, admin, "agent-doubted", "yes")
+	for name, labels := range map[string]map[string]string{
+		"role.ceo.dexorder.test": templateLabels, "templates-of-ours": templateLabels, "role.unlabelled": nil,
+	} {
+		template := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+		if _, err := admin.CoreV1().ConfigMaps("dexorder-system").Create(t.Context(), template, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
+
+// templateLabels are those of a role's template.
+var templateLabels = map[string]string{lifecycle.LabelRoleTemplate: "ceo"}
 
 // prepareObjects creates what the reaper deletes: of each kind one that is plain, and what it may have a right to.
 func prepareObjects(t *testing.T, c kubernetes.Interface, namespace string) {
@@ -140,6 +151,10 @@ func archiveWrites() []attempt {
 		{"Secret without the label", createSecret(&corev1.Secret{ObjectMeta: plain, Type: archiveSecretType}), refusal},
 		{"Secret of another type", createSecret(&corev1.Secret{ObjectMeta: meta}), refusal},
 		{"token of another account", createSecret(&corev1.Secret{ObjectMeta: token, Type: corev1.SecretTypeServiceAccountToken}), refusal},
+		{"deletion of a role's template", deleteObject("configmaps", "dexorder-system", "role.ceo.dexorder.test"), ""},
+		{"deletion of somebody's own template", deleteObject("configmaps", "dexorder-system", "templates-of-ours"), refusal},
+		{"deletion of what is named like a template", deleteObject("configmaps", "dexorder-system", "role.unlabelled"), refusal},
+		{"creation of a template", configMap(metav1.ObjectMeta{Name: "role.ceo.dexorder.test-2", Labels: templateLabels}), refusal},
 		{"deletion of the policy", deleteObject("configmaps", "dexorder-system", "lifecycle-policy"), refusal},
 		{"deletion of the breaker", deleteObject("configmaps", "dexorder-system", "lifecycle-breaker"), refusal},
 	}

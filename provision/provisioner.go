@@ -23,7 +23,7 @@ import (
 )
 
 // FieldManager is who owns what is applied.
-const FieldManager = "agent-lifecycle-provision"
+const FieldManager = lifecycle.FieldManagerProvision
 
 // ErrRefused is at the root of errors that say that something is as it must not be; others say that it could not be found out.
 var ErrRefused = errors.New("refused")

@@ -43,7 +43,7 @@ func (r *Rendered) Template(systemNamespace string) (*unstructured.Unstructured,
 		"apiVersion": "v1", "kind": "ConfigMap", "data": map[string]any{templateKey: text.String()},
 	}}
 	template.SetNamespace(systemNamespace)
-	template.SetName(strings.Join([]string{"role", r.Role.Name, r.Role.Org, r.Role.Environment}, "."))
+	template.SetName(lifecycle.ProvisionedTemplateName(r.Role.Name, r.Role.Org, r.Role.Environment))
 	template.SetLabels(map[string]string{
 		lifecycle.LabelRoleTemplate: r.Role.Name, lifecycle.LabelOrg: r.Role.Org, lifecycle.LabelEnvironment: r.Role.Environment,
 	})

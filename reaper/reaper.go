@@ -335,6 +335,9 @@ func (w *worker) pass(ctx context.Context) *Report {
 			w.Logger.WarnContext(ctx, "What has been kept for long enough could not be let go; that is tried again later", "error", err)
 		}
 	}
+	if err := w.pruneTemplates(ctx); err != nil && ctx.Err() == nil {
+		w.Logger.WarnContext(ctx, "Templates that no namespace needs could not be deleted; the next pass tries again", "error", err)
+	}
 	return report
 }
 

@@ -44,6 +44,8 @@ type worker struct {
 	dirty map[string]bool
 	// hurry says that an agent has ended for whose deletion nobody else will ask.
 	hurry bool
+	// prune says that a namespace may have gone whose template is no longer needed.
+	prune bool
 	kick  chan struct{}
 	// capSince is since when a reaper's passes exceed the cap, one after another.
 	capSince map[string]time.Time
@@ -53,7 +55,7 @@ type worker struct {
 
 func newWorker(options Options, client, watching kubernetes.Interface) *worker {
 	w := &worker{
-		Options: options, client: client, begun: options.Now(), said: map[string]string{}, lastKept: map[string]map[string]int{},
+		Options: options, client: client, begun: options.Now(), prune: true, said: map[string]string{}, lastKept: map[string]map[string]int{},
 		dirty: map[string]bool{}, kick: make(chan struct{}, 1), due: map[string]time.Time{}, driftDue: map[string]time.Time{}, capSince: map[string]time.Time{},
 	}
 	w.inventory = newInventory(w.remembers, options.Now)
@@ -125,6 +127,9 @@ func (w *worker) changed(before, after record, first bool) {
 		w.soon(r.name, false)
 		if after == nil {
 			w.forgetNamespace(r.name)
+			if strings.HasPrefix(r.name, lifecycle.RoleNamespacePrefix) {
+				w.pruneSoon()
+			}
 		}
 	}
 }
