@@ -352,7 +352,7 @@ func testNotLookedAfter(t *testing.T, c *cluster) {
 	command := c.newReaping(t).command(t)
 	policy := command.policyFile(t, "policy.yaml")
 	report := command.once(t, 1, policy)
-	if got := result(t, report, "agents").Error; !strings.Contains(got, "agents could not be looked after, the first: Deployment dexorder-agents/"+name) ||
+	if got := result(t, report, "agents").Error; !strings.Contains(got, "agents could not be looked after, the first: agent dexorder-agents/"+name) ||
 		!strings.Contains(got, "nobody changes it") {
 		t.Errorf("report: %q", got)
 	}

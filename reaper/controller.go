@@ -115,7 +115,7 @@ func (q *agentQueue) next(ctx context.Context) (more bool, err error) {
 		if ctx.Err() == nil {
 			q.Logger.WarnContext(ctx, "An agent could not be looked after; trying again", "namespace", name.Namespace, "deployment", name.Name, "error", err)
 		}
-		return true, fmt.Errorf("Deployment %s: %w", name, err)
+		return true, fmt.Errorf("agent %s: %w", name, err)
 	case wait > 0:
 		q.queue.AddAfter(name, wait)
 	}
