@@ -194,6 +194,13 @@ func TestProvision(t *testing.T) {
 	if after := p.awaitGone().Sub(stopped); after < idleAfter {
 		t.Errorf("the namespace went after %s: being deprovisioned must not make it go before %s", after, idleAfter)
 	}
+	eventually(t, clusterTimeout, func(ctx context.Context) error {
+		_, err := client.CoreV1().ConfigMaps(systemNamespace).Get(ctx, p.template(), metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
+			return errors.Join(errors.New("the template is there, which no namespace needs"), err)
+		}
+		return nil
+	})
 	enter(t, 0, p.name, "kubectl agents restore")
 }
 
