@@ -116,9 +116,7 @@ func (f *fleet) look(name string) (Status, *corev1.Pod) {
 	pod := f.podOf(name)
 	var said saying
 	if pod != nil {
-		f.mu.Lock()
-		said = f.said[pod.UID].saying
-		f.mu.Unlock()
+		said = f.saidBy(pod)
 	}
 	s := decide(d, pod, said)
 	s.Deployment = name
@@ -162,28 +160,61 @@ func (f *fleet) count() map[lifecycle.State]int {
 	return counts
 }
 
-// heard is what an agent says of itself, and who heard it.
+// heard is what an agent says of itself, who heard it, and how often the kubelet had started the agent again by then.
 type heard struct {
 	saying
-	by *stream
+	by       *stream
+	restarts int32
 }
 
 // say remembers what the agent in a Pod says of itself.
 func (f *fleet) say(pod *corev1.Pod, s saying, by *stream) {
+	now := f.current(pod)
+	if now == nil {
+		return
+	}
 	f.mu.Lock()
-	f.said[pod.UID] = heard{s, by}
+	f.said[pod.UID] = heard{s, by, restarts(now)}
 	f.mu.Unlock()
 	f.notify(pod.Labels[lifecycle.LabelDeployment])
 }
 
-// forget forgets it, unless somebody else has heard something since.
-func (f *fleet) forget(pod *corev1.Pod, by *stream) {
+// saidBy returns what the agent in a Pod says of itself. That it is stopping is its last word, until it is started again.
+func (f *fleet) saidBy(pod *corev1.Pod) saying {
 	f.mu.Lock()
-	if f.said[pod.UID].by == by {
+	defer f.mu.Unlock()
+	h := f.said[pod.UID]
+	if h.state == lifecycle.Shutdown && restarts(pod) > h.restarts {
+		return saying{}
+	}
+	return h.saying
+}
+
+// hush forgets what somebody heard, unless somebody else has heard something since. That an agent is stopping is remembered: it says no
+// more, and it takes a while until the kubelet says that it has stopped.
+func (f *fleet) hush(pod *corev1.Pod, by *stream) {
+	f.mu.Lock()
+	if h := f.said[pod.UID]; h.by == by && h.state != lifecycle.Shutdown {
 		delete(f.said, pod.UID)
 	}
 	f.mu.Unlock()
 	f.notify(pod.Labels[lifecycle.LabelDeployment])
+}
+
+// forget forgets what was said in a Pod that has gone.
+func (f *fleet) forget(pod *corev1.Pod) {
+	f.mu.Lock()
+	delete(f.said, pod.UID)
+	f.mu.Unlock()
+}
+
+// current returns a Pod as it is known now; nil if it has gone.
+func (f *fleet) current(pod *corev1.Pod) *corev1.Pod {
+	o, has, err := f.pods.GetByKey(pod.Namespace + "/" + pod.Name)
+	if err != nil || !has || o.(*corev1.Pod).UID != pod.UID {
+		return nil
+	}
+	return o.(*corev1.Pod)
 }
 
 // listen returns a channel that gets something whenever an agent may have changed, and a function that ends it.

@@ -68,6 +68,11 @@ func decide(d *appsv1.Deployment, pod *corev1.Pod, said saying) Status {
 		s.State, s.Since, s.Reason = lifecycle.Shutdown, ended.FinishedAt.UTC(), "it ended because it was idle"
 		return s
 	}
+	if said.state == lifecycle.Shutdown && pod.DeletionTimestamp == nil && !terminated(pod) {
+		// Whoever is delivered now is cut off in a moment, whether or not the kubelet knows it yet.
+		s.State, s.Since, s.Reason = lifecycle.Shutdown, said.since, "it says that it is stopping"
+		return s
+	}
 	ready := readyCondition(pod)
 	if ready == nil || ready.Status != corev1.ConditionTrue || pod.DeletionTimestamp != nil {
 		s.Reason = waitsFor(pod)
@@ -79,9 +84,6 @@ func decide(d *appsv1.Deployment, pod *corev1.Pod, said saying) Status {
 		s.Since, s.Reason = said.since, "it says that it is active"
 	case lifecycle.Idle:
 		s.State, s.Since, s.Reason, s.Deadline = lifecycle.Idle, said.since, "it says that it is idle", said.deadline
-	case lifecycle.Shutdown:
-		// Whoever is delivered now is cut off in a moment.
-		s.State, s.Since, s.Reason, s.Ready = lifecycle.Shutdown, said.since, "it says that it is stopping", false
 	}
 	if s.State == lifecycle.Running {
 		s.Deadline = said.deadline
@@ -91,14 +93,35 @@ func decide(d *appsv1.Deployment, pod *corev1.Pod, said saying) Status {
 
 // endedIdle returns how the agent's container ended if it ended because it was idle and has not run since.
 func endedIdle(pod *corev1.Pod) *corev1.ContainerStateTerminated {
+	if !terminated(pod) || agentStatus(pod).State.Terminated.ExitCode != lifecycle.ExitIdle {
+		return nil
+	}
+	return agentStatus(pod).State.Terminated
+}
+
+// terminated says whether the agent's container has ended and not been started again.
+func terminated(pod *corev1.Pod) bool {
+	s := agentStatus(pod)
+	return s != nil && s.State.Terminated != nil
+}
+
+// restarts says how often the kubelet has started the agent again, as far as it says.
+func restarts(pod *corev1.Pod) int32 {
+	if s := agentStatus(pod); s != nil {
+		return s.RestartCount
+	}
+	return 0
+}
+
+// agentStatus is what the kubelet says of the agent's container; nil if it says nothing.
+func agentStatus(pod *corev1.Pod) *corev1.ContainerStatus {
 	name := pod.Annotations[lifecycle.AnnotationAgentContainer]
 	if name == "" {
 		name = lifecycle.AgentContainer
 	}
 	for i := range pod.Status.ContainerStatuses {
-		s := &pod.Status.ContainerStatuses[i]
-		if s.Name == name && s.State.Terminated != nil && s.State.Terminated.ExitCode == lifecycle.ExitIdle {
-			return s.State.Terminated
+		if pod.Status.ContainerStatuses[i].Name == name {
+			return &pod.Status.ContainerStatuses[i]
 		}
 	}
 	return nil

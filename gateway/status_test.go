@@ -62,6 +62,8 @@ func TestDecide(t *testing.T) {
 		{"says that it runs", deployment(nil), pod("True", nil), saying{state: lifecycle.Running, since: at(4).Time}, lifecycle.Running, true, 4, "active"},
 		{"says that it is idle", deployment(nil), pod("True", nil), saying{state: lifecycle.Idle, since: at(4).Time}, lifecycle.Idle, true, 4, "idle"},
 		{"says that it stops", deployment(nil), pod("True", nil), saying{state: lifecycle.Shutdown, since: at(4).Time}, lifecycle.Shutdown, false, 4, "stopping"},
+		{"says that it stops, and closes its port", deployment(nil), pod("False", nil), saying{state: lifecycle.Shutdown, since: at(4).Time}, lifecycle.Shutdown, false, 4, "stopping"},
+		{"has stopped, and crashed", deployment(nil), pod("False", ended(1)), saying{state: lifecycle.Shutdown, since: at(4).Time}, lifecycle.Created, false, 2, "exit code 1"},
 		{"not ready, whatever it says", deployment(nil), pod("False", nil), saying{state: lifecycle.Running, since: at(4).Time}, lifecycle.Created, false, 2, "not ready"},
 		{"ended idle", deployment(nil), pod("False", ended(42)), saying{}, lifecycle.Shutdown, false, 5, "was idle"},
 		{"ended idle, said late", deployment(nil), pod("True", ended(42)), saying{}, lifecycle.Shutdown, false, 5, "was idle"},

@@ -75,6 +75,9 @@ func (w *watcher) follow(pod *corev1.Pod, gone bool) {
 	defer w.mu.Unlock()
 	stop, runs := w.running[pod.UID]
 	listen := !gone && serving(pod)
+	if gone {
+		w.gateway.fleet.forget(pod)
+	}
 	switch {
 	case w.ctx == nil || w.ctx.Err() != nil:
 	case listen && !runs:
@@ -101,7 +104,7 @@ func (w *watcher) listen(ctx context.Context, pod *corev1.Pod) {
 	pause := askLeast
 	for ctx.Err() == nil {
 		heard, err := s.read(ctx)
-		w.gateway.fleet.forget(pod, s)
+		w.gateway.fleet.hush(pod, s)
 		if heard {
 			pause = askLeast
 		}
@@ -113,6 +116,9 @@ func (w *watcher) listen(ctx context.Context, pod *corev1.Pod) {
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 		pause = min(2*pause, askMost)
+	}
+	if w.gateway.fleet.current(pod) == nil { // it may have said something when it had been forgotten already
+		w.gateway.fleet.forget(pod)
 	}
 }
 
@@ -225,10 +231,7 @@ func (g *Gateway) Notices() []Notice {
 	var all []Notice
 	for _, o := range g.fleet.pods.List() {
 		pod := o.(*corev1.Pod)
-		g.fleet.mu.Lock()
-		now := g.fleet.said[pod.UID].saying
-		g.fleet.mu.Unlock()
-		all = append(all, g.notices(pod, saying{}, now)...)
+		all = append(all, g.notices(pod, saying{}, g.fleet.saidBy(pod))...)
 	}
 	return all
 }

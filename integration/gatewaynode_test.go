@@ -218,13 +218,17 @@ func (r *running) seen(path string) int {
 	return r.requests[path]
 }
 
-// goesIdle waits until the lifecycle manager wants the agent to stop, and does what the kubelet and the sidecar do then.
+// goesIdle waits until the lifecycle manager wants the agent to stop, and does what happens then: the manager ends, and a while later
+// the kubelet says so.
 func (n *node) goesIdle(t *testing.T, name string) {
 	t.Helper()
 	r, pod := n.of(t, name)
 	if err := <-r.ended; !errors.Is(err, idle.ErrIdle) {
 		t.Errorf("the lifecycle manager ended with %v", err)
 	}
+	time.Sleep(100 * time.Millisecond) // its last word goes out
+	r.manager.CloseClientConnections()
+	time.Sleep(time.Second)
 	n.c.get(t, pod)
 	if err := n.report(t.Context(), pod, lifecycle.ExitIdle); err != nil {
 		t.Fatal(err)
