@@ -24,6 +24,7 @@ const (
 	systemNamespace = "dexorder-system"
 	agentsNamespace = "dexorder-agents"
 	serverName      = "lifecycle-webhook"
+	gatewayName     = "agent-gateway"
 	registration    = "agent-lifecycle"
 	serverSelector  = "app.kubernetes.io/name=" + serverName
 )
@@ -82,7 +83,7 @@ func install(ctx context.Context, images []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := manifests.Compose(dir, "../manifests/overlays/dev", nil, images); err != nil {
+	if err := manifests.Compose(dir, "../manifests/overlays/dev", []string{"gateway"}, images); err != nil {
 		return err
 	}
 	objects, err := manifests.Render(ctx, dir, "../tools/go.mod")
@@ -100,11 +101,15 @@ func install(ctx context.Context, images []string) error {
 		return err
 	}
 	// An image may have been built anew under the same tag.
-	if err := restartServers(ctx); err != nil {
-		return err
+	for _, deployment := range []string{serverName, gatewayName} {
+		if err := restart(ctx, deployment); err != nil {
+			return err
+		}
 	}
-	if err := serversRolledOut(ctx); err != nil {
-		return err
+	for _, deployment := range []string{serverName, gatewayName} {
+		if err := rolledOut(ctx, deployment); err != nil {
+			return err
+		}
 	}
 	return wait.PollUntilContextTimeout(ctx, pollInterval, clusterTimeout, true,
 		func(ctx context.Context) (bool, error) { return tryAgent(ctx) == nil, nil })

@@ -8,7 +8,7 @@ import "testing"
 func TestRollingRestart(t *testing.T) {
 	defer keepEvidence(t)
 	requests := startTraffic(t)
-	if err := restartServers(t.Context()); err != nil {
+	if err := restart(t.Context(), serverName); err != nil {
 		t.Fatal(err)
 	}
 	if err := serversRolledOut(t.Context()); err != nil {

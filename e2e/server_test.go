@@ -16,35 +16,38 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// restartServers does what `kubectl rollout restart` does.
-func restartServers(ctx context.Context) error {
+// restart does what `kubectl rollout restart` does.
+func restart(ctx context.Context, deployment string) error {
 	patch := fmt.Appendf(nil, `{"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": %q}}}}}`,
 		time.Now().Format(time.RFC3339Nano))
-	_, err := client.AppsV1().Deployments(systemNamespace).Patch(ctx, serverName, types.StrategicMergePatchType, patch,
+	_, err := client.AppsV1().Deployments(systemNamespace).Patch(ctx, deployment, types.StrategicMergePatchType, patch,
 		metav1.PatchOptions{FieldManager: "e2e"})
 	return err
 }
 
 // serversRolledOut waits until the servers are the ones that the Deployment asks for, and no others are left.
-func serversRolledOut(ctx context.Context) error {
+func serversRolledOut(ctx context.Context) error { return rolledOut(ctx, serverName) }
+
+// rolledOut waits until the Pods of a Deployment are the ones that it asks for, and no others are left.
+func rolledOut(ctx context.Context, name string) error {
 	var last string
 	err := wait.PollUntilContextTimeout(ctx, pollInterval, rolloutTimeout, true, func(ctx context.Context) (bool, error) {
-		deployment, err := client.AppsV1().Deployments(systemNamespace).Get(ctx, serverName, metav1.GetOptions{})
+		deployment, err := client.AppsV1().Deployments(systemNamespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
-		pods, err := servers(ctx)
+		pods, err := client.CoreV1().Pods(systemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + name})
 		if err != nil {
 			return false, err
 		}
 		want, s := *deployment.Spec.Replicas, deployment.Status
-		last = fmt.Sprintf("want %d servers: %d updated, %d available, %d Pods",
-			want, s.UpdatedReplicas, s.AvailableReplicas, len(pods))
+		last = fmt.Sprintf("want %d replicas: %d updated, %d available, %d Pods",
+			want, s.UpdatedReplicas, s.AvailableReplicas, len(pods.Items))
 		return s.ObservedGeneration >= deployment.Generation && s.UpdatedReplicas == want && s.AvailableReplicas == want &&
-			len(pods) == int(want), nil
+			len(pods.Items) == int(want), nil
 	})
 	if err != nil {
-		return fmt.Errorf("rollout of the server: %s: %w", last, err)
+		return fmt.Errorf("rollout of %s: %s: %w", name, last, err)
 	}
 	return nil
 }

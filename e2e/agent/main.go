@@ -1,4 +1,5 @@
-// Agent is the agent of the end-to-end tests: it does what it is told over HTTP, by way of the API server's Pod proxy.
+// Agent is the agent of the end-to-end tests: it does what it is told over HTTP, on port 8080 by way of the API server's Pod proxy and
+// on port 3000 by users whom the gateway connects. It is who calls the gateway, too.
 package main
 
 import (
@@ -34,14 +35,28 @@ func main() {
 		}
 		log.Fatal(syscall.Exec(os.Args[3], os.Args[3:], os.Environ()))
 	}
+	if len(os.Args) > 2 && os.Args[1] == "hurry" { // hurry PROGRAM...: runs a program for which time goes faster
+		if err := hurry(); err != nil {
+			log.Fatal(err)
+		}
+		log.Fatal(syscall.Exec(os.Args[2], os.Args[2:], os.Environ()))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	server := &http.Server{Addr: ":8080", Handler: handler(), ReadHeaderTimeout: 5 * time.Second}
+	handler := handler()
+	tests := &http.Server{Addr: ":8080", Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	users := &http.Server{Addr: ":3000", Handler: handler, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		<-ctx.Done()
 		say("terminated", 0)
-		_ = server.Close()
+		_ = tests.Close()
+		_ = users.Close()
 	}()
+	go serve(users)
+	serve(tests)
+}
+
+func serve(server *http.Server) {
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		log.Panic(err)
 	}
@@ -138,6 +153,10 @@ func handler() http.Handler {
 		_ = json.NewEncoder(w).Encode(found)
 	})
 	mux.HandleFunc("/manager/", manager)
+	delivered := &seen{count: map[string]int{}}
+	mux.HandleFunc("/echo", delivered.echo)
+	mux.HandleFunc("GET /seen", delivered.list)
+	mux.HandleFunc("/call", call)
 	return mux
 }
 
