@@ -85,6 +85,10 @@ bench-sidecar: ## Measure what a sidecar costs a Pod while its agent works; take
 bench-lives: ## Measure how long agents take to go, on the kind cluster of E2E_KUBECONFIG, as make e2e leaves it.
 	@go run ./bench/lives
 
+.PHONY: bench-wake
+bench-wake: ## Measure how long users wait for agents, on the kind cluster of E2E_KUBECONFIG, as make e2e leaves it.
+	@go run ./bench/wake
+
 .PHONY: bench-reaper
 bench-reaper: ## Measure the reaper, side by side with a shell loop; takes ten minutes.
 #- SIZES=100,1000,10000 DRAIN=5000 measures a large fleet, for an hour.

@@ -157,6 +157,7 @@ func handler() http.Handler {
 	mux.HandleFunc("/echo", delivered.echo)
 	mux.HandleFunc("GET /seen", delivered.list)
 	mux.HandleFunc("/call", call)
+	mux.HandleFunc("GET /measure", measure)
 	return mux
 }
 
