@@ -107,5 +107,8 @@ func (g *Gateway) wake(ctx context.Context, user string) (net.Conn, error) {
 }
 
 func (g *Gateway) connectTo(ctx context.Context, pod *corev1.Pod) (net.Conn, error) {
+	if err := g.confirm(ctx, pod); err != nil {
+		return nil, err
+	}
 	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", g.options.Address(pod, g.port))
 }

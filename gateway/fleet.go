@@ -201,6 +201,14 @@ func (f *fleet) hush(pod *corev1.Pod, by *stream) {
 	f.notify(pod.Labels[lifecycle.LabelDeployment])
 }
 
+// hears says whether the agent in a Pod has said something on a stream that stands.
+func (f *fleet) hears(pod *corev1.Pod) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, has := f.said[pod.UID]
+	return has && h.state != lifecycle.Shutdown
+}
+
 // forget forgets what was said in a Pod that has gone.
 func (f *fleet) forget(pod *corev1.Pod) {
 	f.mu.Lock()

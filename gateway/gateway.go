@@ -97,6 +97,8 @@ type Gateway struct {
 	limiter *limiter
 	flights singleflight.Group
 	touched *touches
+	// confirmed are the Pods that were asked for lately.
+	confirmed *confirmations
 
 	// draining is closed when streams have to end.
 	draining chan struct{}
@@ -117,7 +119,8 @@ func New(options Options) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{
-		options: options, limiter: newLimiter(options.Limits, options.Now), touched: newTouches(options.Now), draining: make(chan struct{}),
+		options: options, limiter: newLimiter(options.Limits, options.Now), touched: newTouches(options.Now),
+		confirmed: newConfirmations(options.Now), draining: make(chan struct{}),
 		port: sample.podPort(), servicePort: sample.service.Spec.Ports[0].Port,
 	}
 	g.watcher = newWatcher(g)
@@ -162,5 +165,6 @@ var (
 	errTier    = errors.New("the user type may not change so")
 	errLimited = errors.New("too many requests")
 	errTime    = errors.New("the agent was not ready in time")
+	errLeft    = errors.New("the agent has just gone")
 	errAsleep  = errors.New("the agent is not ready; a connection or PUT wakes it")
 )

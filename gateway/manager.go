@@ -44,6 +44,9 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, user, path str
 	if !s.Ready {
 		return fmt.Errorf("%w: it is %s: %s", errAsleep, s.State, s.Reason)
 	}
+	if err := g.confirm(r.Context(), pod); err != nil {
+		return err
+	}
 	body, err := readBody(w, r, maxManagerBody)
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ var problems = []struct {
 	{is(errForeign), http.StatusConflict, "name-taken"},
 	{is(errTier), http.StatusConflict, "user-type"},
 	{is(errAsleep), http.StatusConflict, "asleep"},
+	{is(errLeft), http.StatusConflict, "asleep"},
 	{is(errLimited), http.StatusTooManyRequests, "limit"},
 	{is(errTime), http.StatusGatewayTimeout, "not-ready"},
 	{is(errSent), http.StatusBadGateway, "agent-failed"},

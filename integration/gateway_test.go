@@ -24,6 +24,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dexorder/agent-lifecycle/gateway"
@@ -64,6 +65,8 @@ func TestGateway(t *testing.T) {
 	t.Run("events", func(t *testing.T) { testGatewayEvents(t, c, n, first) })
 	t.Run("activity and snooze", func(t *testing.T) { testManager(t, n, first) })
 	t.Run("tiers", func(t *testing.T) { testTiers(t, c, first) })
+	t.Run("late watches", func(t *testing.T) { testLateWatches(t, c, n) })
+	t.Run("no API server", func(t *testing.T) { testNoAPIServer(t, c, n) })
 	t.Run("request", func(t *testing.T) { testRequest(t, c, first) })
 }
 
@@ -106,8 +109,7 @@ type connected struct {
 
 func (c *cluster) startGateway(t *testing.T, n *node, change func(*gateway.Options)) *connected {
 	t.Helper()
-	config := c.plane.Impersonate(controlplane.ServiceAccount(installation.SystemNamespace, "gateway"))
-	api := kubernetes.NewForConfigOrDie(config)
+	api := kubernetes.NewForConfigOrDie(c.gatewayAccess())
 	text, err := os.ReadFile(gatewayManifests + "agent.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -147,6 +149,11 @@ func (c *cluster) startGateway(t *testing.T, n *node, change func(*gateway.Optio
 	eventually(t, "gateway", func() (bool, error) { err := running.Ready(); return err == nil, err })
 	g.url, g.token = "http://"+listener.Addr().String(), c.callerToken(t, "frontend", "agent-gateway")
 	return g
+}
+
+// gatewayAccess is the gateway's.
+func (c *cluster) gatewayAccess() *rest.Config {
+	return c.plane.Impersonate(controlplane.ServiceAccount(installation.SystemNamespace, "gateway"))
 }
 
 // callerToken makes an account in default, if need be, and a token of it for an audience.
