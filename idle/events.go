@@ -36,13 +36,19 @@ type Warning struct {
 // maxBacklog is how many events a subscriber may be behind.
 const maxBacklog = 32
 
-// Subscribe returns the events from now on, the present state first, and a function that ends them. A subscriber that does
-// not keep up loses the oldest.
+// Subscribe returns the events from now on, the present state first and the warning that stands, if one does, and a function that ends
+// them. A subscriber that does not keep up loses the oldest.
 func (m *Manager) Subscribe() (events <-chan Event, cancel func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := make(chan Event, maxBacklog)
 	c <- Event{Name: EventState, State: &StateChange{State: m.state, Since: wall(m.changed)}}
+	if m.state == lifecycle.Idle {
+		now := m.now()
+		if deadline := decide(&m.config, m.situation(), now).deadline; !deadline.IsZero() {
+			c <- Event{Name: EventWarning, Warning: &Warning{Deadline: wall(deadline), SecondsLeft: seconds(deadline.Sub(now))}}
+		}
+	}
 	m.listen[c] = struct{}{}
 	return c, func() {
 		m.mu.Lock()

@@ -177,6 +177,34 @@ func TestEvents(t *testing.T) {
 	})
 }
 
+// Whoever comes after the warning is warned, too: the gateway, when it was started anew.
+func TestEventsAfterTheWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := started(t, testConfig())
+		time.Sleep(9*time.Minute + 20*time.Second)
+		synctest.Wait()
+		events, cancel := m.Subscribe()
+		defer cancel()
+		if len(events) != 2 {
+			t.Fatalf("there are %d events, want state and warning", len(events))
+		}
+		if e := <-events; e.State == nil || e.State.State != "IDLE" {
+			t.Errorf("the first is %+v", e)
+		}
+		if e := <-events; e.Warning == nil || e.Warning.SecondsLeft != 40 || !e.Warning.Deadline.Equal(*m.Status().Deadline) {
+			t.Errorf("the second is %+v", e)
+		}
+		if err := m.RecordActivity("test"); err != nil {
+			t.Fatal(err)
+		}
+		after, cancel := m.Subscribe()
+		defer cancel()
+		if e := <-after; len(after) != 0 || e.State == nil || e.State.State != "RUNNING" {
+			t.Errorf("after an activity: %+v and %d more", e, len(after))
+		}
+	})
+}
+
 // TestDecide is about looks at the clock that come late: nobody stops without the warning's whole length.
 func TestDecide(t *testing.T) {
 	config := testConfig()

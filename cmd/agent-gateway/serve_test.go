@@ -21,31 +21,9 @@ import (
 // TestServe runs the program against a real API server: it gets ready, makes an agent, counts it, and ends when it is told to, with a
 // stream of events open. What it does besides is shown in integration/.
 func TestServe(t *testing.T) {
-	cp := controlplane.StartForTest(t, controlplane.Options{})
-	api := kubernetes.NewForConfigOrDie(cp.Config)
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "dexorder-agents"}}
-	if _, err := api.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	listen, health := freeAddress(t), freeAddress(t)
-	var stderr strings.Builder
-	f, err := parseFlags([]string{
-		"--policy=../../policy/v1alpha1/example.yaml", "--template=../../manifests/components/gateway/agent.yaml", "--kubeconfig=" + cp.Kubeconfig(),
-		"--listen=" + listen, "--health-listen=" + health, "--loopback-without-token", "--drain=0s", "--grace=10s",
-	}, io.Discard, &stderr)
-	if err != nil {
-		t.Fatal(stderr.String())
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- serve(ctx, f, slog.New(slog.NewJSONHandler(t.Output(), nil))) }()
-	for deadline := time.Now().Add(time.Minute); get(t, "http://"+health+"/readyz") != "ok\n"; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it does not get ready")
-		}
-	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+listen+"/v1/agents/alice", strings.NewReader(`{"userType":"paid"}`))
+	cp, api := startPlane(t)
+	p := startProgram(t, cp)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+p.listen+"/v1/agents/alice", strings.NewReader(`{"userType":"paid"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,24 +43,66 @@ func TestServe(t *testing.T) {
 		`agent_lifecycle_gateway_agents_created_total{user_type="paid"} 1`,
 		`agent_lifecycle_gateway_requests_total{code="201",route="agents"} 1`,
 	} {
-		if metrics := get(t, "http://"+health+"/metrics"); !strings.Contains(metrics, want) {
+		if metrics := get(t, "http://"+p.health+"/metrics"); !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s:\n%s", want, metrics)
 		}
 	}
-	events, err := http.Get("http://" + listen + "/v1/agents/alice/events")
+	events, err := http.Get("http://" + p.listen + "/v1/agents/alice/events")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer events.Body.Close()
-	cancel()
+	p.cancel()
 	select {
-	case err := <-done:
+	case err := <-p.done:
 		if err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	case <-time.After(8 * time.Second):
 		t.Error("an open stream of events held it up")
 	}
+}
+
+// startPlane starts an API server with the agents' namespace.
+func startPlane(t *testing.T) (*controlplane.ControlPlane, kubernetes.Interface) {
+	t.Helper()
+	cp := controlplane.StartForTest(t, controlplane.Options{})
+	api := kubernetes.NewForConfigOrDie(cp.Config)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "dexorder-agents"}}
+	if _, err := api.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return cp, api
+}
+
+// program is the gateway that runs.
+type program struct {
+	listen, health string
+	cancel         context.CancelFunc
+	done           chan error
+}
+
+// startProgram runs the gateway with further flags and returns when it is ready.
+func startProgram(t *testing.T, cp *controlplane.ControlPlane, args ...string) *program {
+	t.Helper()
+	p := &program{listen: freeAddress(t), health: freeAddress(t), done: make(chan error, 1)}
+	var stderr strings.Builder
+	f, err := parseFlags(append([]string{
+		"--policy=../../policy/v1alpha1/example.yaml", "--template=../../manifests/components/gateway/agent.yaml", "--kubeconfig=" + cp.Kubeconfig(),
+		"--listen=" + p.listen, "--health-listen=" + p.health, "--loopback-without-token", "--drain=0s", "--grace=10s",
+	}, args...), io.Discard, &stderr)
+	if err != nil {
+		t.Fatal(stderr.String())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	p.cancel = cancel
+	go func() { p.done <- serve(ctx, f, slog.New(slog.NewJSONHandler(t.Output(), nil))) }()
+	for deadline := time.Now().Add(time.Minute); get(t, "http://"+p.health+"/readyz") != "ok\n"; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not get ready")
+		}
+	}
+	return p
 }
 
 func get(t *testing.T, url string) string {
