@@ -19,9 +19,9 @@ func managerStopsIdleAgent(t *testing.T, name string) {
 
 // An agent with a trigger or a lease does not stop, however short its timeout is.
 func triggersKeepAgent(t *testing.T, name string) {
-	l := bear(t, name, withManager("IDLE_TIMEOUT_MINUTES=0.3"))
+	l := bear(t, name, withManager("IDLE_TIMEOUT_MINUTES=0.5"))
 	l.must("PUT", "manager/v1/triggers/cron")
-	time.Sleep(25 * time.Second)
+	time.Sleep(40 * time.Second)
 	if got := l.must("GET", "manager/v1/status"); !strings.Contains(got, `"RUNNING"`) || !strings.Contains(got, `"id":"cron"`) {
 		t.Errorf("status: %s", got)
 	}
@@ -32,13 +32,13 @@ func triggersKeepAgent(t *testing.T, name string) {
 
 // A lease keeps the agent for as long as it was taken for, and nobody has to end it.
 func leasesKeepAgent(t *testing.T, name string) {
-	l := bear(t, name, withManager("IDLE_TIMEOUT_MINUTES=0.2"))
+	l := bear(t, name, withManager("IDLE_TIMEOUT_MINUTES=0.5"))
 	answer, err := client.CoreV1().RESTClient().Post().Namespace(agentsNamespace).Resource("pods").Name(l.pod.Name + ":8080").
-		SubResource("proxy").Suffix("manager/v1/leases").Body([]byte(`{"id": "job-1", "ttlSeconds": 25}`)).DoRaw(t.Context())
+		SubResource("proxy").Suffix("manager/v1/leases").Body([]byte(`{"id": "job-1", "ttlSeconds": 45}`)).DoRaw(t.Context())
 	if err != nil {
 		t.Fatalf("lease: %v: %s", err, answer)
 	}
-	time.Sleep(20 * time.Second)
+	time.Sleep(40 * time.Second)
 	if got := l.must("GET", "manager/v1/status"); !strings.Contains(got, `"RUNNING"`) || !strings.Contains(got, `"id":"job-1"`) {
 		t.Errorf("status: %s", got)
 	}
