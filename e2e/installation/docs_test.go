@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,7 +19,7 @@ import (
 // must fail, "prepare" that the tests have done the same already: built the images, made the cluster and loaded it.
 type block struct{ word, commands string }
 
-var fenced = regexp.MustCompile("(?ms)^```sh *([a-z]*)\n(.*?)^```$")
+const fence = "```"
 
 func blocks(t *testing.T, page string) []block {
 	t.Helper()
@@ -29,8 +28,18 @@ func blocks(t *testing.T, page string) []block {
 		t.Fatal(err)
 	}
 	var all []block
-	for _, found := range fenced.FindAllStringSubmatch(string(content), -1) {
-		all = append(all, block{found[1], found[2]})
+	inside := false
+	for line := range strings.Lines(string(content)) {
+		word, opens := strings.CutPrefix(strings.TrimSpace(line), fence+"sh")
+		switch {
+		case opens:
+			inside = true
+			all = append(all, block{word: strings.TrimSpace(word)})
+		case strings.HasPrefix(line, fence):
+			inside = false
+		case inside:
+			all[len(all)-1].commands += line
+		}
 	}
 	return all
 }
@@ -88,8 +97,9 @@ func shell(t *testing.T, script string) {
 	cmd.Stdout, cmd.Stderr = file, file
 	err = cmd.Run()
 	_ = kill()
-	if said, _ := os.ReadFile(log); err != nil {
-		t.Fatalf("%v:\n%s", err, said)
+	said, readErr := os.ReadFile(log)
+	if err != nil || readErr != nil {
+		t.Fatalf("%v, %v:\n%s", err, readErr, said)
 	}
 }
 
