@@ -44,19 +44,24 @@ func (g *Gateway) ensure(ctx context.Context, user string, r *Request) (*brought
 	if err != nil {
 		return nil, err
 	}
-	shared := g.flights.DoChan(Name(user)+" "+string(key), func() (any, error) {
-		work, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.WakeTimeout)
-		defer cancel()
-		return g.bring(work, user, r)
-	})
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", errTime, ctx.Err())
-	case result := <-shared:
-		if result.Err != nil {
+	for began := g.options.Now(); ; {
+		shared := g.flights.DoChan(Name(user)+" "+string(key), func() (any, error) {
+			work, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.WakeTimeout)
+			defer cancel()
+			return g.bring(work, user, r)
+		})
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", errTime, ctx.Err())
+		case result := <-shared:
+			if result.Err == nil {
+				return result.Val.(*brought), nil
+			}
+			if errors.Is(result.Err, errTime) && g.options.Now().Sub(began) < g.options.WakeTimeout/2 {
+				continue // it was somebody else's time
+			}
 			return nil, result.Err
 		}
-		return result.Val.(*brought), nil
 	}
 }
 

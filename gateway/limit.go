@@ -26,7 +26,8 @@ type Limits struct {
 	// Wakes are the agents made for all users of a type together. A type that is missing has no bound.
 	Wakes map[lifecycle.UserType]Rate
 
-	// Held is how many requests may wait for agents at once, Streams how many streams of events may be open.
+	// Held is how many requests may wait for agents at once, of one user type half of it; Streams how many streams of events may be
+	// open.
 	Held, Streams int
 
 	// Body is the longest body that is delivered to an agent, in bytes.
@@ -55,6 +56,9 @@ type limiter struct {
 	wakes         map[lifecycle.UserType]*rate.Limiter
 	held, streams chan struct{}
 
+	// heldOf are the places of each user type; those of agents that have gone, whose type is not known yet, are of none.
+	heldOf map[lifecycle.UserType]chan struct{}
+
 	mu      sync.Mutex
 	buckets map[bucket]*rate.Limiter
 }
@@ -68,6 +72,10 @@ func newLimiter(limits Limits, now func() time.Time) *limiter {
 	l := &limiter{
 		limits: limits, now: now, wakes: map[lifecycle.UserType]*rate.Limiter{}, buckets: map[bucket]*rate.Limiter{},
 		held: make(chan struct{}, limits.Held), streams: make(chan struct{}, limits.Streams),
+		heldOf: map[lifecycle.UserType]chan struct{}{},
+	}
+	for _, userType := range append(lifecycle.UserTypes(), "") {
+		l.heldOf[userType] = make(chan struct{}, (limits.Held+1)/2)
 	}
 	for userType, r := range limits.Wakes {
 		l.wakes[userType] = rate.NewLimiter(rate.Limit(r.PerSecond), r.Burst)
@@ -121,6 +129,24 @@ func (l *limiter) wake(ctx context.Context, userType lifecycle.UserType) error {
 		return fmt.Errorf("%w: many agents of user type %q are being made", errLimited, userType)
 	}
 	return nil
+}
+
+// hold takes a place for a request that waits, if there is one; release gives it back. No user type takes all the places from the others.
+func (l *limiter) hold(userType lifecycle.UserType) (release func(), ok bool) {
+	places, known := l.heldOf[userType]
+	if !known {
+		places = l.heldOf[""] // somebody else wrote the label
+	}
+	ofType, ok := take(places)
+	if !ok {
+		return nil, false
+	}
+	ofAll, ok := take(l.held)
+	if !ok {
+		ofType()
+		return nil, false
+	}
+	return func() { ofAll(); ofType() }, true
 }
 
 // take takes a place, if there is one; release gives it back.

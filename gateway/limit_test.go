@@ -66,3 +66,32 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%d buckets are remembered", len(l.buckets))
 	}
 }
+
+// Users of one type who wait for agents that do not come leave room for the others.
+func TestHold(t *testing.T) {
+	l := newLimiter(Limits{Held: 4, Streams: 1}, time.Now)
+	release, ok := l.hold(lifecycle.Anonymous)
+	if !ok {
+		t.Fatal("there is no place")
+	}
+	for _, tt := range []struct {
+		userType lifecycle.UserType
+		want     bool
+	}{
+		{lifecycle.Anonymous, true}, {lifecycle.Anonymous, false}, {lifecycle.Paid, true}, {"", true}, {lifecycle.Enterprise, false},
+	} {
+		if _, ok := l.hold(tt.userType); ok != tt.want {
+			t.Errorf("%q: a place %t, want %t", tt.userType, ok, tt.want)
+		}
+	}
+	release()
+	if _, ok := l.hold("unheard of"); !ok {
+		t.Error("a place that was given back is not there")
+	}
+	if _, ok := l.hold(lifecycle.Enterprise); ok {
+		t.Error("there are more places than there are")
+	}
+	if len(l.heldOf[lifecycle.Enterprise]) != 0 || len(l.heldOf[lifecycle.Anonymous]) != 1 {
+		t.Errorf("enterprise has %d places, anonymous %d", len(l.heldOf[lifecycle.Enterprise]), len(l.heldOf[lifecycle.Anonymous]))
+	}
+}

@@ -61,6 +61,7 @@ func TestGateway(t *testing.T) {
 	t.Run("refusals", func(t *testing.T) { testGatewayRefusals(t, c, first) })
 	t.Run("wake", func(t *testing.T) { testWake(t, c, n, first) })
 	t.Run("readiness deadline", func(t *testing.T) { testReadinessDeadline(t, c, n) })
+	t.Run("own time", func(t *testing.T) { testOwnTime(t, c, n) })
 	t.Run("delivered once", func(t *testing.T) { testOnce(t, n, first) })
 	t.Run("events", func(t *testing.T) { testGatewayEvents(t, c, n, first) })
 	t.Run("activity and snooze", func(t *testing.T) { testManager(t, n, first) })
@@ -502,6 +503,44 @@ func testReadinessDeadline(t *testing.T, c *cluster, n *node) {
 	})
 	if r, _ := n.of(t, gateway.Name(user)); r.seen("/") != 0 {
 		t.Error("a request was delivered after its caller had been answered")
+	}
+}
+
+// Who comes when another's time to wait is nearly over has a time of his own.
+func testOwnTime(t *testing.T, c *cluster, n *node) {
+	const user = "patient"
+	name := gateway.Name(user)
+	g := c.startGateway(t, n, func(o *gateway.Options) { o.WakeTimeout = 6 * time.Second })
+	g.want(t, http.StatusCreated, http.MethodPut, user, "", "")
+	g.want(t, http.StatusOK, http.MethodGet, user, "/connect/", "")
+	_, pod := n.of(t, name)
+	pod.Finalizers = append(pod.Finalizers, "example.com/hold")
+	if err := c.Client.Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	c.parts(t, user).deletes(t, c)
+	eventually(t, "agent that is stopping", func() (bool, error) {
+		return g.want(t, http.StatusOK, http.MethodGet, user, "", "").State == lifecycle.Shutdown, nil
+	})
+	codes := make([]int, 2)
+	var group sync.WaitGroup
+	for i, after := range []time.Duration{0, 4 * time.Second} {
+		group.Go(func() {
+			time.Sleep(after)
+			if s, err := g.ask(t.Context(), http.MethodGet, user, "/connect/", ""); err == nil {
+				codes[i] = s.code
+			}
+		})
+	}
+	time.Sleep(7 * time.Second)
+	c.get(t, pod)
+	pod.Finalizers = nil
+	if err := c.Client.Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	group.Wait()
+	if want := []int{http.StatusGatewayTimeout, http.StatusOK}; !slices.Equal(codes, want) {
+		t.Errorf("answered with %v, want %v", codes, want)
 	}
 }
 
