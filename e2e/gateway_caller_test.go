@@ -171,12 +171,12 @@ func (f *frontend) listen(t *testing.T, path string) *events {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = response.Body.Close() })
 	if got := response.Header.Get("Content-Type"); response.StatusCode != http.StatusOK || got != "text/event-stream" {
 		t.Fatalf("GET %s: %s, content type %q", path, response.Status, got)
 	}
 	e := &events{t: t, sent: make(chan sent, 100)}
 	go func() {
-		defer response.Body.Close()
 		defer close(e.sent)
 		var now sent
 		for lines := bufio.NewScanner(response.Body); lines.Scan(); {

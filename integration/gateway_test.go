@@ -182,13 +182,13 @@ type said struct {
 	problem struct{ Code, Detail string }
 }
 
-func (g *connected) path(user, rest string) string {
-	return g.url + "/v1/agents/" + url.PathEscape(user) + rest
+func (g *connected) path(user, below string) string {
+	return g.url + "/v1/agents/" + url.PathEscape(user) + below
 }
 
 // ask may be called from any goroutine.
-func (g *connected) ask(ctx context.Context, method, user, rest, body string, headers ...string) (*said, error) {
-	request, err := http.NewRequestWithContext(ctx, method, g.path(user, rest), strings.NewReader(body))
+func (g *connected) ask(ctx context.Context, method, user, below, body string, headers ...string) (*said, error) {
+	request, err := http.NewRequestWithContext(ctx, method, g.path(user, below), strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -217,14 +217,14 @@ func (g *connected) ask(ctx context.Context, method, user, rest, body string, he
 	return s, err
 }
 
-func (g *connected) want(t *testing.T, code int, method, user, rest, body string, headers ...string) *said {
+func (g *connected) want(t *testing.T, code int, method, user, below, body string, headers ...string) *said {
 	t.Helper()
-	s, err := g.ask(t.Context(), method, user, rest, body, headers...)
+	s, err := g.ask(t.Context(), method, user, below, body, headers...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.code != code {
-		t.Fatalf("%s %s%s: %d %s, want %d", method, user, rest, s.code, s.body, code)
+		t.Fatalf("%s %s%s: %d %s, want %d", method, user, below, s.code, s.body, code)
 	}
 	return s
 }

@@ -76,8 +76,14 @@ func run(ctx context.Context, o *options, table io.Writer) error {
 	users := make([]*user, o.users)
 	for i := range users {
 		users[i] = newUser(c, w, i)
-		defer users[i].remove()
-		if err := users[i].make(ctx); err != nil {
+	}
+	defer func() {
+		for _, u := range users {
+			u.remove()
+		}
+	}()
+	for _, u := range users {
+		if err := u.make(ctx); err != nil {
 			return err
 		}
 	}

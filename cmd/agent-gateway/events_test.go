@@ -86,10 +86,10 @@ func TestEventsOnNATS(t *testing.T) {
 		}
 		return e
 	}
-	idle := next("agent.idle")
+	rests := next("agent.idle")
 	warning := next("agent.warning")
-	if idle.Data.Time.IsZero() || warning.Data.Deadline.IsZero() || !warning.Data.Deadline.After(idle.Data.Time) {
-		t.Errorf("idle since %s, it stops at %s", idle.Data.Time, warning.Data.Deadline)
+	if rests.Data.Time.IsZero() || warning.Data.Deadline.IsZero() || !warning.Data.Deadline.After(rests.Data.Time) {
+		t.Errorf("idle since %s, it stops at %s", rests.Data.Time, warning.Data.Deadline)
 	}
 	if message, err := consumer.Next(jetstream.FetchMaxWait(2 * time.Second)); err == nil {
 		t.Errorf("there is more: %s %s", message.Subject(), message.Data())
