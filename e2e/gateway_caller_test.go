@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -222,7 +221,7 @@ func (e *events) deadline() time.Time {
 		e.t.Fatal(err)
 	}
 	if warning.Deadline.IsZero() || warning.SecondsLeft <= 0 {
-		e.t.Error(errors.New("the warning does not say what is left"), warning)
+		e.t.Errorf("the warning does not say what is left: %+v", warning)
 	}
 	return warning.Deadline
 }

@@ -67,14 +67,18 @@ func TestGettingStarted(t *testing.T) {
 	shell(t, script)
 }
 
-// shell runs the script where a reader would, in the checkout, with the programs that were built on the path.
+// shell runs the script where a reader would, in the checkout, with the plugin on the path.
 func shell(t *testing.T, script string) {
 	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(root, "bin")
+	path := t.TempDir()
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(path, "kubectl-agents"), "../../cmd/kubectl-agents").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build kubectl-agents: %v: %s", err, out)
+	}
 	if kubectl := os.Getenv("KUBECTL"); kubectl != "" {
 		path += ":" + filepath.Dir(kubectl)
 	}
