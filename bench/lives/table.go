@@ -3,10 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/dexorder/agent-lifecycle/bench/timing"
 )
 
 // record is one end: when each thing happened.
@@ -42,16 +43,10 @@ func writeTable(out io.Writer, records []record) error {
 			took[i] = step.took(records[i])
 		}
 		slices.Sort(took)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", step.name, milliseconds(took[0]), milliseconds(percentile(took, 50)),
-			milliseconds(percentile(took, 99)), milliseconds(took[len(took)-1]))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", step.name, milliseconds(took[0]), milliseconds(timing.Percentile(took, 50)),
+			milliseconds(timing.Percentile(took, 99)), milliseconds(took[len(took)-1]))
 	}
 	return w.Flush()
-}
-
-// percentile is the smallest value that p of a hundred do not exceed. Of fewer than a hundred lives p99 is the longest.
-func percentile(sorted []time.Duration, p int) time.Duration {
-	rank := int(math.Ceil(float64(len(sorted)*p) / 100))
-	return sorted[max(rank, 1)-1]
 }
 
 func milliseconds(d time.Duration) string {

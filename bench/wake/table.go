@@ -3,10 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/dexorder/agent-lifecycle/bench/timing"
 )
 
 // steps are the rows of the table of wakes.
@@ -57,14 +58,8 @@ func newTable(out io.Writer, title string) table {
 
 func (t table) row(name string, took []time.Duration) {
 	slices.Sort(took)
-	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t\n", name, milliseconds(took[0]), milliseconds(percentile(took, 50)),
-		milliseconds(percentile(took, 95)), milliseconds(took[len(took)-1]))
-}
-
-// percentile is the smallest value that p of a hundred do not exceed.
-func percentile(sorted []time.Duration, p int) time.Duration {
-	rank := int(math.Ceil(float64(len(sorted)*p) / 100))
-	return sorted[max(rank, 1)-1]
+	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t\n", name, milliseconds(took[0]), milliseconds(timing.Percentile(took, 50)),
+		milliseconds(timing.Percentile(took, 95)), milliseconds(took[len(took)-1]))
 }
 
 func milliseconds(d time.Duration) string {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"log/slog"
 	"time"
 
@@ -14,19 +13,6 @@ import (
 
 // eventSource is who says what is published.
 const eventSource = "/agent-lifecycle/gateway"
-
-// defineNATS defines the flags that say where events go.
-func defineNATS(set *flag.FlagSet, c *events.Config) {
-	*c = events.DefaultConfig()
-	set.StringVar(&c.URL, "nats-url", "", "`URL` of a NATS server with JetStream, or several separated by commas; empty: no events are published")
-	set.StringVar(&c.CAFile, "nats-ca", "", "`file` of the CAs that may sign the NATS server's certificate")
-	set.StringVar(&c.CertFile, "nats-cert", "", "`file` of the client certificate for NATS")
-	set.StringVar(&c.KeyFile, "nats-key", "", "`file` of its key")
-	set.StringVar(&c.CredentialsFile, "nats-credentials", "", "`file` of NATS credentials, a user's JWT and seed")
-	set.StringVar(&c.Prefix, "nats-subject-prefix", c.Prefix, "`prefix` of the events' subjects")
-	set.BoolVar(&c.CreateStream, "nats-create-stream", c.CreateStream, "create the stream if there is none for these subjects")
-	set.IntVar(&c.Buffer, "nats-buffer", c.Buffer, "most `events` that wait while NATS is away")
-}
 
 // published is a gateway.Announcer that publishes on NATS.
 type published struct {

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -14,8 +13,12 @@ import (
 
 	"github.com/dexorder/agent-lifecycle/events"
 	"github.com/dexorder/agent-lifecycle/gateway"
+	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
+
+// programName is what the program is called.
+const programName = "agent-gateway"
 
 // flags are what serve is told on the command line.
 type flags struct {
@@ -32,45 +35,25 @@ type flags struct {
 	drain, grace         time.Duration
 	limits               gateway.Limits
 	nats                 events.Config
-	logLevel             slog.Level
-	logFormat            string
+	logs                 program.Log
 }
 
 // parseFlags reads serve's command line. What is wrong with it is printed to stderr, all of it.
 func parseFlags(args []string, stdout, stderr io.Writer) (*flags, error) {
 	f := &flags{limits: gateway.DefaultLimits()}
-	set := flag.NewFlagSet("agent-gateway serve", flag.ContinueOnError)
-	set.SetOutput(io.Discard) // the package prints the usage after every error, and the error is lost above it
-	f.define(set)
-	err := set.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, "Usage: agent-gateway serve --policy FILE --template FILE [flags]\n\nFlags:\n")
-		set.SetOutput(stdout)
-		set.PrintDefaults()
+	if err := program.Parse(programName, "serve --policy FILE --template FILE [flags]", f, args, stdout, stderr); err != nil {
 		return nil, err
-	}
-	if err == nil {
-		err = errors.Join(f.check()...)
-		if set.NArg() > 0 {
-			err = errors.Join(err, fmt.Errorf("unexpected arguments %q", set.Args()))
-		}
-	}
-	if err != nil {
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(stderr, "agent-gateway serve: %s\n", strings.TrimRight(line, "\n"))
-		}
-		fmt.Fprintln(stderr, "agent-gateway serve --help lists the flags")
-		return nil, errUsage
 	}
 	return f, nil
 }
 
-func (f *flags) define(set *flag.FlagSet) {
+// Define implements program.CommandLine.
+func (f *flags) Define(set *flag.FlagSet) {
 	set.StringVar(&f.policy, "policy", "", "policy `file`, a LifecyclePolicy, which says whose storage is deleted; followed while the gateway runs; required")
 	set.StringVar(&f.template, "template", "", "`file` of a Deployment, a PersistentVolumeClaim and a Service in YAML, of which agents are made; required")
 	set.StringVar(&f.listen, "listen", ":8000", "`address` of the API")
 	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP")
-	set.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file` of the API, read again every minute; empty: plain HTTP")
+	set.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file` of the API, followed while the gateway runs; empty: plain HTTP")
 	set.StringVar(&f.tlsKey, "tls-key", "", "its key `file`")
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty: the Pod's own account")
 	set.StringVar(&f.namespace, "agents-namespace", "dexorder-agents", "`namespace` of the agents")
@@ -92,9 +75,8 @@ func (f *flags) define(set *flag.FlagSet) {
 	set.IntVar(&f.limits.Held, "max-held", f.limits.Held, "most `requests` that wait for their agents at once")
 	set.IntVar(&f.limits.Streams, "max-streams", f.limits.Streams, "most open `streams` of events")
 	set.Int64Var(&f.limits.Body, "max-body", f.limits.Body, "longest body that is delivered to an agent, in `bytes`")
-	defineNATS(set, &f.nats)
-	set.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
-	set.StringVar(&f.logFormat, "log-format", "json", "`format` of the log: json or text")
+	f.nats.Define(set)
+	f.logs.Define(set)
 }
 
 // rates defines a flag that says a rate for one user type.
@@ -122,8 +104,8 @@ func rates(set *flag.FlagSet, name string, into map[lifecycle.UserType]gateway.R
 	})
 }
 
-// check returns everything that is wrong with the values.
-func (f *flags) check() []error {
+// Check implements program.CommandLine.
+func (f *flags) Check() []error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	required := map[string]string{
@@ -149,13 +131,6 @@ func (f *flags) check() []error {
 	if f.limits.Held < 1 || f.limits.Streams < 1 || f.limits.Body < 1 {
 		wrong("--max-held, --max-streams and --max-body must be positive")
 	}
-	if f.nats.URL != "" {
-		if err := f.nats.Validate(); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if f.logFormat != "json" && f.logFormat != "text" {
-		wrong("--log-format %q: there are json and text", f.logFormat)
-	}
-	return errs
+	errs = append(errs, f.nats.Check()...)
+	return append(errs, f.logs.Check()...)
 }

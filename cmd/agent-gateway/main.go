@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/dexorder/agent-lifecycle/internal/program"
 )
 
 // Exit codes.
@@ -15,9 +17,6 @@ const (
 	exitError = 1
 	exitUsage = 2
 )
-
-// errUsage stands for a command line that is not understood; what is wrong with it has been printed.
-var errUsage = errors.New("usage")
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -53,7 +52,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
-	case errors.Is(err, errUsage):
+	case errors.Is(err, program.ErrUsage):
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "agent-gateway: %v\n", err)

@@ -41,6 +41,7 @@ func TestCommandLine(t *testing.T) {
 		{serve + "--wake-rate free=NaN,1", exitUsage, "", "both positive"},
 		{serve + "--max-held 0", exitUsage, "", "must be positive"},
 		{serve + "--nats-url http://x", exitUsage, "", "must be nats://"},
+		{serve + "--nats-url nats://x --nats-user u", exitUsage, "", "assword"},
 		{serve + "--log-format xml", exitUsage, "", "there are json and text"},
 		{serve + "--kubeconfig /does/not/exist", exitError, "", "/does/not/exist"},
 	}

@@ -2,10 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +72,51 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// TestServeTLS asks the program over TLS, and the pair that it shows is the one of the files.
+func TestServeTLS(t *testing.T) {
+	cp, _ := startPlane(t)
+	certFile, keyFile, pool := newPair(t)
+	p := startProgram(t, cp, "--tls-cert="+certFile, "--tls-key="+keyFile)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	response, err := client.Get("https://" + p.listen + "/v1/agents/alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("GET: %s", response.Status)
+	}
+}
+
+// newPair writes a certificate for 127.0.0.1 and its key, and returns who trusts it.
+func newPair(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour),
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certFile, keyFile, pool = filepath.Join(t.TempDir(), "tls.crt"), filepath.Join(t.TempDir(), "tls.key"), x509.NewCertPool()
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})
+	pool.AppendCertsFromPEM(text)
+	for file, content := range map[string][]byte{certFile: text, keyFile: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile, pool
+}
+
 // startPlane starts an API server with the agents' namespace.
 func startPlane(t *testing.T) (*controlplane.ControlPlane, kubernetes.Interface) {
 	t.Helper()
@@ -75,17 +129,17 @@ func startPlane(t *testing.T) (*controlplane.ControlPlane, kubernetes.Interface)
 	return cp, api
 }
 
-// program is the gateway that runs.
-type program struct {
+// running is the gateway that runs.
+type running struct {
 	listen, health string
 	cancel         context.CancelFunc
 	done           chan error
 }
 
 // startProgram runs the gateway with further flags and returns when it is ready.
-func startProgram(t *testing.T, cp *controlplane.ControlPlane, args ...string) *program {
+func startProgram(t *testing.T, cp *controlplane.ControlPlane, args ...string) *running {
 	t.Helper()
-	p := &program{listen: freeAddress(t), health: freeAddress(t), done: make(chan error, 1)}
+	p := &running{listen: freeAddress(t), health: freeAddress(t), done: make(chan error, 1)}
 	var stderr strings.Builder
 	f, err := parseFlags(append([]string{
 		"--policy=../../policy/v1alpha1/example.yaml", "--template=../../manifests/components/gateway/agent.yaml", "--kubeconfig=" + cp.Kubeconfig(),

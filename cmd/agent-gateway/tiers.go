@@ -12,7 +12,7 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
-// readAgain is how often the policy file and the certificate are read again.
+// readAgain is how often the policy file is read again.
 const readAgain = time.Minute
 
 // tiers are the policy file's.

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/dexorder/agent-lifecycle/breaker"
+	"github.com/dexorder/agent-lifecycle/internal/program"
 )
 
 const breakerHelp = `More agents than the policy allows wanted to delete themselves: then the breaker opens, and none is deleted until
@@ -59,7 +60,7 @@ func (c *clusterFlags) config() (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.UserAgent = "kubectl-agents/" + programVersion()
+	config.UserAgent = "kubectl-agents/" + program.Version(version)
 	return config, nil
 }
 

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"fmt"
-	"runtime"
-	"runtime/debug"
-
 	"github.com/spf13/pflag"
+
+	"github.com/dexorder/agent-lifecycle/internal/program"
 )
 
 // version is set when a release is linked, with -X main.version=v1.2.3.
@@ -16,20 +14,8 @@ var versionVerb = verb{
 	summary: "print the plugin's version",
 	bind: func(*pflag.FlagSet) func(streams) int {
 		return func(s streams) int {
-			fmt.Fprintf(s.out, "kubectl-agents %s %s %s/%s\n", programVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_ = program.PrintVersion(s.out, "kubectl-agents", version)
 			return exitOK
 		}
 	},
-}
-
-// programVersion is the release, else what the Go tool knows of the source that was built.
-func programVersion() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "unknown"
-	}
-	return info.Main.Version
 }

@@ -37,7 +37,7 @@ func newKubernetesEvents(core clientcorev1.CoreV1Interface) *kubernetesEvents {
 	}
 }
 
-// Run implements component.
+// Run implements program.Component.
 func (k *kubernetesEvents) Run(ctx context.Context) error {
 	k.broadcaster.StartRecordingToSink(&clientcorev1.EventSinkImpl{Interface: k.core.Events("")})
 	<-ctx.Done()

@@ -5,13 +5,15 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
-	"strings"
 	"time"
 
+	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
+
+// programName is what the program is called.
+const programName = "lifecycle-webhook"
 
 // Values of --certs.
 const (
@@ -38,31 +40,13 @@ type flags struct {
 	drainDelay           time.Duration
 	maxBody              int64
 	maxInFlight          int
-	logging
-}
-
-// logging is how the program logs.
-type logging struct {
-	logLevel  slog.Level
-	logFormat string
-}
-
-func (l *logging) define(set *flag.FlagSet) {
-	set.TextVar(&l.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
-	set.StringVar(&l.logFormat, "log-format", "json", "`format` of the log: json or text")
-}
-
-func (l *logging) check() []error {
-	if l.logFormat != "json" && l.logFormat != "text" {
-		return []error{fmt.Errorf("--log-format %q: there are json and text", l.logFormat)}
-	}
-	return nil
+	logs                 program.Log
 }
 
 // parseFlags reads serve's command line. What is wrong with it is printed to stderr, all of it.
 func parseFlags(args []string, stdout, stderr io.Writer) (*flags, error) {
 	f := &flags{namespace: ownNamespace()}
-	return f, parse("serve --policy FILE [flags]", f, args, stdout, stderr)
+	return f, program.Parse(programName, "serve --policy FILE [flags]", f, args, stdout, stderr)
 }
 
 // ownNamespace is where the program runs, or would.
@@ -73,43 +57,8 @@ func ownNamespace() string {
 	return defaultNamespace
 }
 
-// commandLine is what a command is told.
-type commandLine interface {
-	define(set *flag.FlagSet)
-	check() []error
-}
-
-// parse reads the command line of a command, whose usage begins with its name.
-func parse(usage string, f commandLine, args []string, stdout, stderr io.Writer) error {
-	name, _, _ := strings.Cut(usage, " ")
-	name = "lifecycle-webhook " + name
-	set := flag.NewFlagSet(name, flag.ContinueOnError)
-	set.SetOutput(io.Discard) // the package prints the usage after every error, and the error is lost above it
-	f.define(set)
-	err := set.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stdout, "Usage: lifecycle-webhook %s\n\nFlags:\n", usage)
-		set.SetOutput(stdout)
-		set.PrintDefaults()
-		return err
-	}
-	if err == nil {
-		err = errors.Join(f.check()...)
-		if set.NArg() > 0 {
-			err = errors.Join(err, fmt.Errorf("unexpected arguments %q", set.Args()))
-		}
-	}
-	if err != nil {
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(stderr, "%s: %s\n", name, strings.TrimRight(line, "\n"))
-		}
-		fmt.Fprintf(stderr, "%s --help lists the flags\n", name)
-		return errUsage
-	}
-	return nil
-}
-
-func (f *flags) define(set *flag.FlagSet) {
+// Define implements program.CommandLine.
+func (f *flags) Define(set *flag.FlagSet) {
 	set.StringVar(&f.policy, "policy", "", "policy `file`, a LifecyclePolicy; followed while the server runs; required")
 	set.StringVar(&f.listen, "listen", ":8443", "`address` of /mutate, /stamp and /validate, over TLS")
 	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP")
@@ -136,12 +85,12 @@ func (f *flags) define(set *flag.FlagSet) {
 	set.Int64Var(&f.maxBody, "max-body", webhook.DefaultMaxBody, "largest request in `bytes`")
 	set.IntVar(&f.maxInFlight, "max-in-flight", webhook.DefaultMaxInFlight,
 		"most `requests` answered at once; one of more than 128 KiB counts once for each 128 KiB")
-	f.reaping.define(set)
-	f.logging.define(set)
+	f.reaping.nats.Define(set)
+	f.logs.Define(set)
 }
 
-// check returns everything that is wrong with the values.
-func (f *flags) check() []error {
+// Check implements program.CommandLine.
+func (f *flags) Check() []error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if f.policy == "" {
@@ -178,6 +127,6 @@ func (f *flags) check() []error {
 	if f.maxInFlight <= 0 {
 		wrong("--max-in-flight %d: must be positive", f.maxInFlight)
 	}
-	errs = append(errs, f.reaping.check()...)
-	return append(errs, f.logging.check()...)
+	errs = append(errs, f.reaping.nats.Check()...)
+	return append(errs, f.logs.Check()...)
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/dexorder/agent-lifecycle/internal/program"
 )
 
 // Exit codes.
@@ -20,9 +22,6 @@ const (
 
 // errCap stands for a pass of the reaper that deleted nothing, because it would have deleted too much.
 var errCap = errors.New("more than the policy's reaper.cap would have been deleted, so that nothing of that kind was")
-
-// errUsage stands for a command line that is not understood; what is wrong with it has been printed.
-var errUsage = errors.New("usage")
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -64,7 +63,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
-	case errors.Is(err, errUsage):
+	case errors.Is(err, program.ErrUsage):
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "lifecycle-webhook: %v\n", err)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -17,9 +16,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
+	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/reaper"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
@@ -37,10 +36,11 @@ type reapFlags struct {
 	output       string
 	timeout      time.Duration
 	reaping      reapingFlags
-	logging
+	logs         program.Log
 }
 
-func (f *reapFlags) define(set *flag.FlagSet) {
+// Define implements program.CommandLine.
+func (f *reapFlags) Define(set *flag.FlagSet) {
 	set.StringVar(&f.policy, "policy", "", "policy `file`, a LifecyclePolicy; followed while the reaper runs; required")
 	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP; not with --once")
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty: the Pod's own account")
@@ -49,11 +49,12 @@ func (f *reapFlags) define(set *flag.FlagSet) {
 	set.BoolVar(&f.reaping.dryRun, "dry-run", false, "write nothing, and say what would be deleted")
 	set.StringVar(&f.output, "o", "text", "`format` of what --once prints: text or json")
 	set.DurationVar(&f.timeout, "timeout", 10*time.Minute, "how long --once may take")
-	f.reaping.define(set)
-	f.logging.define(set)
+	f.reaping.nats.Define(set)
+	f.logs.Define(set)
 }
 
-func (f *reapFlags) check() []error {
+// Check implements program.CommandLine.
+func (f *reapFlags) Check() []error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if f.policy == "" {
@@ -68,14 +69,14 @@ func (f *reapFlags) check() []error {
 	if f.timeout <= 0 {
 		wrong("--timeout %s: must be positive", f.timeout)
 	}
-	errs = append(errs, f.reaping.check()...)
-	return append(errs, f.logging.check()...)
+	errs = append(errs, f.reaping.nats.Check()...)
+	return append(errs, f.logs.Check()...)
 }
 
 // reapCommand runs the reaper by itself: until a signal to stop, or for one pass.
 func reapCommand(args []string, stdout, stderr io.Writer) error {
 	f := &reapFlags{namespace: ownNamespace()}
-	if err := parse("reap --policy FILE [--once] [flags]", f, args, stdout, stderr); err != nil {
+	if err := program.Parse(programName, "reap --policy FILE [--once] [flags]", f, args, stdout, stderr); err != nil {
 		return err
 	}
 	if os.Getenv("GOGC") == "" {
@@ -85,11 +86,11 @@ func reapCommand(args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from then on signals do what they do by default
-	return reap(ctx, f, newLogger(&f.logging, stderr), stdout)
+	return reap(ctx, f, f.logs.NewLogger(stderr), stdout)
 }
 
 func reap(ctx context.Context, f *reapFlags, log *slog.Logger, stdout io.Writer) error {
-	config, err := restConfig(f.kubeconfig)
+	config, err := program.RESTConfig(f.kubeconfig, userAgent())
 	if err != nil {
 		return err
 	}
@@ -98,7 +99,7 @@ func reap(ctx context.Context, f *reapFlags, log *slog.Logger, stdout io.Writer)
 		return fmt.Errorf("client: %w", err)
 	}
 	registry := prometheus.NewRegistry()
-	policies, err := webhook.LoadPolicyFile(f.policy, webhook.NewMetrics(registry, programVersion()), log)
+	policies, err := webhook.LoadPolicyFile(f.policy, webhook.NewMetrics(registry, program.Version(version)), log)
 	if err != nil {
 		return err
 	}
@@ -110,14 +111,14 @@ func reap(ctx context.Context, f *reapFlags, log *slog.Logger, stdout io.Writer)
 		return err
 	}
 	if f.once {
-		return runUntil(ctx, func(ctx context.Context) error { return reapOnce(ctx, f, r, stdout) }, parts...)
+		return program.Run(ctx, func(ctx context.Context) error { return reapOnce(ctx, f, r, stdout) }, parts...)
 	}
 	health, err := net.Listen("tcp", f.healthListen)
 	if err != nil {
 		return fmt.Errorf("--health-listen: %w", err)
 	}
-	log.Info("Starting", "version", programVersion(), "policy", f.policy)
-	return runUntil(ctx, r.Run, append(parts, policies, healthServer{health, registry})...)
+	log.Info("Starting", "version", program.Version(version), "policy", f.policy)
+	return program.Run(ctx, r.Run, append(parts, policies, program.Health{Listener: health, Gatherer: registry})...)
 }
 
 // reapOnce makes one pass and prints what came of it.
@@ -161,27 +162,6 @@ func printReport(w io.Writer, format string, report *reaper.Report) error {
 			}
 			fmt.Fprintf(w, "  %s %s: %s: %s\n", d.Kind, name, d.Verdict, d.Reason)
 		}
-	}
-	return nil
-}
-
-// healthServer serves health and metrics where there is no admission server to do it.
-type healthServer struct {
-	listener net.Listener
-	gatherer prometheus.Gatherer
-}
-
-// Run implements component.
-func (s healthServer) Run(ctx context.Context) error {
-	mux := http.NewServeMux()
-	ok := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }
-	mux.HandleFunc("/healthz", ok)
-	mux.HandleFunc("/readyz", ok)
-	mux.Handle("/metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("health: %w", err)
 	}
 	return nil
 }

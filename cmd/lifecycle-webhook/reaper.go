@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"github.com/dexorder/agent-lifecycle/archive"
 	"github.com/dexorder/agent-lifecycle/breaker"
 	"github.com/dexorder/agent-lifecycle/events"
+	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/reaper"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
@@ -26,10 +26,6 @@ type reapingFlags struct {
 	dryRun bool
 	nats   events.Config
 }
-
-func (f *reapingFlags) define(set *flag.FlagSet) { defineNATS(set, &f.nats) }
-
-func (f *reapingFlags) check() []error { return checkNATS(&f.nats) }
 
 // reaperParts are what a reaper is made of.
 type reaperParts struct {
@@ -43,7 +39,7 @@ type reaperParts struct {
 }
 
 // newReaper returns a reaper, and the parts that have to run beside it.
-func newReaper(f *reapingFlags, p reaperParts) (*reaper.Reaper, []component, error) {
+func newReaper(f *reapingFlags, p reaperParts) (*reaper.Reaper, []program.Component, error) {
 	log := p.log.With("part", "reaper")
 	bounded := rest.CopyConfig(p.config)
 	bounded.Timeout = reaper.RequestTimeout
@@ -53,7 +49,7 @@ func newReaper(f *reapingFlags, p reaperParts) (*reaper.Reaper, []component, err
 	}
 	kubernetes := newKubernetesEvents(p.core)
 	tell := announcers{kubernetes}
-	parts := []component{kubernetes}
+	parts := []program.Component{kubernetes}
 	var r *reaper.Reaper
 	nats, err := newPublished(f.nats, func() []reaper.Event { return r.States() }, p.registry, log)
 	if err != nil {

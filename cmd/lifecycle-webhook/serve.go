@@ -13,14 +13,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/discovery"
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/dexorder/agent-lifecycle/breaker"
 	"github.com/dexorder/agent-lifecycle/certs"
+	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
@@ -34,23 +33,18 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from then on signals do what they do by default
-	return serve(ctx, f, newLogger(&f.logging, stderr))
-}
-
-// component is a part that runs for as long as requests are answered.
-type component interface {
-	Run(ctx context.Context) error
+	return serve(ctx, f, f.logs.NewLogger(stderr))
 }
 
 // serve wires the parts together and runs them until ctx ends. The others go on until the server has given its last
 // answer.
 func serve(ctx context.Context, f *flags, log *slog.Logger) error {
-	config, err := restConfig(f.kubeconfig)
+	config, err := program.RESTConfig(f.kubeconfig, userAgent())
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	metrics := webhook.NewMetrics(registry, programVersion())
+	metrics := webhook.NewMetrics(registry, program.Version(version))
 	policies, err := webhook.LoadPolicyFile(f.policy, metrics, log)
 	if err != nil {
 		return err
@@ -103,7 +97,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	components := []component{policies, certificate, cluster, coverage, restartRules, events}
+	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events}
 	if f.reaper {
 		r, parts, err := newReaper(&f.reaping, reaperParts{
 			config: config, core: core, namespace: f.namespace, policies: policies, breaker: circuitBreaker, registry: registry, log: log,
@@ -113,43 +107,13 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		}
 		components = append(append(components, parts...), r)
 	}
-	log.Info("Starting", "version", programVersion(), "policy", f.policy, "certs", f.certs)
-	return runUntil(ctx, func(ctx context.Context) error { return server.Run(ctx, admission, health) },
+	log.Info("Starting", "version", program.Version(version), "policy", f.policy, "certs", f.certs)
+	return program.Run(ctx, func(ctx context.Context) error { return server.Run(ctx, admission, health) },
 		components...)
 }
 
-// runUntil runs main until ctx ends, and the components until main has returned. A component that fails stops it all.
-func runUntil(ctx context.Context, main func(context.Context) error, components ...component) error {
-	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	group, failed := errgroup.WithContext(background)
-	for _, c := range components {
-		group.Go(func() error { return c.Run(background) })
-	}
-	mainCtx, stopMain := context.WithCancel(ctx)
-	defer stopMain()
-	context.AfterFunc(failed, stopMain)
-	err := main(mainCtx)
-	cancel()
-	return errors.Join(err, group.Wait())
-}
-
-func restConfig(kubeconfig string) (*rest.Config, error) {
-	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
-	load := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig
-	if kubeconfig == "" {
-		load = rest.InClusterConfig
-	}
-	config, err := load()
-	if err != nil {
-		return nil, fmt.Errorf("reach the API server: %w", err)
-	}
-	config.UserAgent = "lifecycle-webhook/" + programVersion()
-	config.Timeout = 0 // watches last; look-ups have the deadline of their request
-	// The API server itself queues by priority and fairness. A bound here would make look-ups wait that users wait for.
-	config.QPS = -1
-	return config, nil
-}
+// userAgent is how the API server's audit log knows the program.
+func userAgent() string { return programName + "/" + program.Version(version) }
 
 func newCertificate(f *flags, config *rest.Config, log *slog.Logger) (certs.Source, error) {
 	registrations := certs.Registrations{Mutating: []string{f.configuration}, Validating: []string{f.configuration}}

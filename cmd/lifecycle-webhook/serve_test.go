@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
+	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
@@ -49,7 +50,7 @@ func TestServe(t *testing.T) {
 	server := start(t, &flags{
 		policy: policyFile, kubeconfig: cp.Kubeconfig(), namespace: defaultNamespace, service: "lifecycle-webhook",
 		listen: "127.0.0.1:" + port, healthListen: "127.0.0.1:" + freePort(t), configuration: "agent-lifecycle",
-		certs: certsSelfManaged, caSecret: "lifecycle-webhook-ca", dnsNames: []string{"localhost"}, logging: logging{logLevel: slog.LevelInfo},
+		certs: certsSelfManaged, caSecret: "lifecycle-webhook-ca", dnsNames: []string{"localhost"}, logs: program.Log{Level: slog.LevelInfo},
 	})
 	server.waitFor(t, "/readyz?verbose", "[+]certificate ok", "[+]cluster ok", "[+]policy ok", "[+]coverage ok", "check passed")
 
@@ -95,10 +96,10 @@ type running struct {
 
 func start(t *testing.T, f *flags) *running {
 	t.Helper()
-	f.maxBody, f.maxInFlight, f.logFormat = 1<<20, 16, "text"
+	f.maxBody, f.maxInFlight, f.logs.Format = 1<<20, 16, "text"
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{health: "http://" + f.healthListen, cancel: cancel, done: make(chan error, 1)}
-	log := newLogger(&f.logging, t.Output())
+	log := f.logs.NewLogger(t.Output())
 	go func() { r.done <- serve(ctx, f, log) }()
 	t.Cleanup(func() { r.stop(t) })
 	return r

@@ -1,4 +1,4 @@
-package main
+package timing
 
 import (
 	"testing"
@@ -23,7 +23,7 @@ func TestPercentile(t *testing.T) {
 		{hundred, 50, 50},
 		{hundred, 99, 99},
 	} {
-		if got := percentile(test.of, test.p); got != test.want {
+		if got := Percentile(test.of, test.p); got != test.want {
 			t.Errorf("p%d of %d values is the %dth, want the %dth", test.p, len(test.of), got, test.want)
 		}
 	}
