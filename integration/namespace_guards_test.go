@@ -30,7 +30,8 @@ func (c *cluster) barePod(t *testing.T, namespace string, phase corev1.PodPhase)
 	template := agent("bare", pod(mounting("worker-data"))).Spec.Template
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bare"}, Spec: template.Spec}
 	if phase != corev1.PodPending {
-		p.Spec.NodeName = "somewhere"
+		// Pods on a node that is not there are deleted some time after the node was missed: on one that others have missed, at once.
+		p.Spec.NodeName = "node-of-" + namespace
 	}
 	eventually(t, "service account of "+namespace, func() (bool, error) {
 		err := c.Client.Create(t.Context(), p)
