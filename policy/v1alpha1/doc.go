@@ -8,5 +8,6 @@
 // that; package policy judges by them, package inject mutates by them.
 package v1alpha1
 
-// The JSON Schema for editors.
+// The JSON Schema for editors, and the reference for people, which is made of it and of the rules.
 //go:generate go test . -run ^TestSchemaIsUpToDate$ -update
+//go:generate go test .. -run ^TestReferenceIsUpToDate$ -update

@@ -92,6 +92,8 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case reflect.TypeFor[Enforcement]():
 		return enum(enforcements())
+	case reflect.TypeFor[SidecarMode]():
+		return enum(sidecarModes())
 	case reflect.TypeFor[Shutdown]():
 		return enum(shutdowns())
 	case reflect.TypeFor[Storage]():
@@ -149,6 +151,7 @@ func TestSchema(t *testing.T) {
 		{"apiVersion: lifecycle.dexorder.io/v1alpha1", ""},
 		{"apiVersion: lifecycle.dexorder.io/v1alpha1", "apiVersion: v1"},
 		{"kind: LifecyclePolicy", "kind: ConfigMap"},
+		{"sidecar:", "sidecar:\n  mode: Never"},
 		{"restartRules: auto", "restartRules: always"},
 		{"restartRules: auto", "restartRule: auto"},
 		{"restartRules: auto", "restartRules:"},
