@@ -181,9 +181,9 @@ verify-modules:
 	[ -z "$$untidy" ] || { echo "not tidy (go mod tidy):$$untidy"; exit 1; }
 
 .PHONY: verify-generated
-verify-generated:
+verify-generated: $(KUSTOMIZE)
 	@echo "== go generate"
-	@tools/unchanged go generate ./...
+	@KUSTOMIZE="$$PWD/$(KUSTOMIZE)" tools/unchanged go generate ./...
 
 .PHONY: verify-manifests
 verify-manifests: $(HELM) $(KUSTOMIZE)

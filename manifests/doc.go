@@ -2,3 +2,6 @@
 // grants no more than it should, is accepted by a real API server, and sends the server exactly the requests that it
 // has to judge.
 package manifests
+
+// The rights in docs/security.md.
+//go:generate go test . -run ^TestSecurityPageListsRights$ -update
