@@ -154,6 +154,7 @@ type session struct {
 // steps are what injection consists of, in the order of the patch.
 var steps = []func(*session){
 	(*session).labels,
+	(*session).renewal,
 	(*session).strategy,
 	(*session).pod,
 	(*session).securityDefaults,

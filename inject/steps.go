@@ -37,6 +37,26 @@ func (s *session) label(key, value string) {
 	}
 }
 
+// renewal keeps what is stored of a request for what is injected today. It is in no manifest, and without it an agent whose manifest is
+// applied again would be restarted.
+func (s *session) renewal() {
+	if s.old == nil {
+		return
+	}
+	const key, path = lifecycle.AnnotationRenewedAt, templatePath + "/metadata"
+	template := &s.Spec.Template.ObjectMeta
+	was, stored := s.old.Spec.Template.Annotations[key]
+	if _, has := template.Annotations[key]; has || !stored {
+		return
+	}
+	if workload.Equal(template, &metav1.ObjectMeta{}) {
+		template.Annotations = map[string]string{key: was}
+		s.set(path, map[string]any{"annotations": template.Annotations})
+		return
+	}
+	s.setKey(&template.Annotations, path+"/annotations", key, was)
+}
+
 func (s *session) setLabel(meta *metav1.ObjectMeta, path, key, value string) {
 	if meta.Labels == nil && workload.Equal(meta, &metav1.ObjectMeta{}) {
 		// There may be no metadata at all, and a label cannot be added below what is not there.

@@ -113,13 +113,7 @@ func (l *lookup) owner(ctx context.Context, of metav1.Object) (*policy.Owner, er
 			return nil, nil
 		}
 		kinds = append(kinds, ref.Kind)
-		owner = &policy.Owner{
-			Kinds: kinds, Name: found.GetName(), UID: found.GetUID(), Labels: found.GetLabels(),
-			Created: found.GetCreationTimestamp(),
-		}
-		if d, ok := found.(*appsv1.Deployment); ok {
-			owner.Sidecar, owner.Volumes = sidecarOf(d), injectedVolumes(d)
-		}
+		owner = policy.OwnerOf(found, kinds...)
 		if !link {
 			return owner, nil
 		}

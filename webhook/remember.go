@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy"
 )
 
 // The kinds that facts are made of.
@@ -94,7 +94,7 @@ func identity(o client.Object) metav1.ObjectMeta {
 func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 	stripped := &appsv1.Deployment{ObjectMeta: identity(d)}
 	kept, pod := &stripped.Spec.Template.Spec, &d.Spec.Template.Spec
-	if sidecar := sidecarOf(d); sidecar != nil {
+	if sidecar := policy.SidecarOf(d); sidecar != nil {
 		kept.Containers = []corev1.Container{*sidecar}
 	}
 	for i := range pod.Volumes {
@@ -104,29 +104,8 @@ func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 			})
 		}
 	}
-	kept.Volumes = append(kept.Volumes, injectedVolumes(d)...)
+	kept.Volumes = append(kept.Volumes, policy.InjectedVolumes(d)...)
 	return stripped
-}
-
-// injectedVolumes are those under the system's names.
-func injectedVolumes(d *appsv1.Deployment) []corev1.Volume {
-	var injected []corev1.Volume
-	for _, volume := range d.Spec.Template.Spec.Volumes {
-		if volume.Name == lifecycle.RunVolume || volume.Name == lifecycle.TokenVolume {
-			injected = append(injected, volume)
-		}
-	}
-	return injected
-}
-
-func sidecarOf(d *appsv1.Deployment) *corev1.Container {
-	containers := d.Spec.Template.Spec.Containers
-	for i := range containers {
-		if containers[i].Name == lifecycle.SidecarContainer {
-			return &containers[i]
-		}
-	}
-	return nil
 }
 
 // claimIndex finds Deployments by the claims that they mount.
