@@ -41,7 +41,7 @@ func (in *input) judge() (*offline.Judge, error) {
 	name, data := "the example policy", v1alpha1.Example()
 	if in.policy != "" {
 		var err error
-		if name, data, err = in.readPolicy(); err != nil {
+		if name, data, err = readPolicy(in.policy); err != nil {
 			return nil, err
 		}
 	}
@@ -56,15 +56,15 @@ func (in *input) judge() (*offline.Judge, error) {
 	return &offline.Judge{Policy: p, Namespace: in.namespace}, nil
 }
 
-func (in *input) readPolicy() (name string, data []byte, err error) {
-	f, err := os.Open(in.policy)
+func readPolicy(file string) (name string, data []byte, err error) {
+	f, err := os.Open(file)
 	if err != nil {
 		return "", nil, err
 	}
 	defer f.Close()
 	// One byte more than is read at most, for Decode to say so.
 	data, err = io.ReadAll(io.LimitReader(f, v1alpha1.MaxSize+1))
-	return in.policy, data, err
+	return file, data, err
 }
 
 func indented(s string) string {

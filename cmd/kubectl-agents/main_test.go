@@ -71,6 +71,21 @@ func TestGolden(t *testing.T) {
 		{name: "inject-bad-output", args: "inject -f testdata/good.yaml -o text", code: 2},
 		{name: "inject-help", args: "help inject"},
 
+		{name: "audit-help", args: "audit --help"},
+		{name: "audit-bad-output", args: "audit -o yaml", code: 2},
+		{name: "audit-bad-policy", args: "audit --policy testdata/bad-policy.yaml", code: 2},
+		{name: "audit-no-cluster", args: "audit --policy testdata/policy.yaml --kubeconfig testdata/none.yaml", code: 2},
+		{name: "audit-two-namespaces", args: "audit -A -n dexorder-agents", code: 2},
+		{name: "adopt-help", args: "adopt --help"},
+		{name: "adopt-bad-rate", args: "adopt --rate 10", code: 2},
+		{name: "adopt-bad-selector", args: "adopt -l a=b=c", code: 2},
+		{name: "adopt-bad-duration", args: "adopt --ready-within 0s", code: 2},
+		{name: "adopt-no-cluster", args: "adopt --kubeconfig testdata/none.yaml", code: 2},
+		{name: "upgrade-help", args: "upgrade --help"},
+		{name: "upgrade-bad-rate", args: "upgrade --only-idle --rate 0/m", code: 2},
+		{name: "list-help", args: "list --help"},
+		{name: "list-no-cluster", args: "list --kubeconfig testdata/none.yaml", code: 2},
+
 		{name: "provision-help", args: "provision --help"},
 		{name: "provision-no-role", args: "provision --org dexorder", code: 2},
 		{name: "provision-no-org", args: "provision Marketing --env production --dry-run", code: 2},
@@ -90,7 +105,7 @@ func TestGolden(t *testing.T) {
 
 		{name: "help", args: "help"},
 		{name: "help-flag", args: "--help"},
-		{name: "help-unknown", args: "help audit", code: 2},
+		{name: "help-unknown", args: "help why", code: 2},
 		{name: "no-verb", args: "", code: 2},
 		{name: "unknown-verb", args: "chek -f testdata/good.yaml", code: 2},
 	}

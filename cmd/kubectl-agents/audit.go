@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/pflag"
+
+	"github.com/dexorder/agent-lifecycle/fleet"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+)
+
+const auditHelp = `What runs is judged as the webhook would judge its next change: what would be refused, by which rule, field and value, and what would
+be accepted; what would be warned about; which Pods would not come up again after a restart, also by the Pod Security level of their
+namespace; and which agents lack the sidecar or have an older one. Nothing is changed.
+
+Without --policy the policy in force decides. With it, the answer is what would be new if that one were in force. Where the system is
+not installed, everything is judged as after the installation with that policy, or with the example policy.
+
+Examples:
+  # Before and after an installation
+  kubectl agents audit
+
+  # What would a change of the policy do to the agents that run?
+  kubectl agents audit --policy policy.yaml
+
+  # For programs
+  kubectl agents audit -n dexorder-agents -o json
+
+Exit codes:
+  0  nothing would be refused
+  1  something would be refused, or a Pod would not come up again
+  2  something is not understood, or could not be found out
+`
+
+var auditVerb = verb{
+	name:    "audit",
+	summary: "say of the agents that run which ones the policy, or another one, would refuse",
+	help:    auditHelp,
+	bind: func(flags *pflag.FlagSet) func(streams) int {
+		a := &auditFlags{}
+		flags.StringVar(&a.policy, "policy", "", "policy `FILE` to preview")
+		flags.StringVarP(&a.output, "output", "o", "text", "`FORMAT`: text or json")
+		a.fleetFlags.bind(flags)
+		return a.run
+	},
+}
+
+type auditFlags struct {
+	fleetFlags
+	policy, output string
+}
+
+// auditWriters by the name of the output format.
+var auditWriters = map[string]func(io.Writer, fleet.Basis) fleet.Writer{"text": fleet.NewTextWriter, "json": fleet.NewJSONWriter}
+
+func (a *auditFlags) run(s streams) int {
+	newWriter, ok := auditWriters[a.output]
+	if !ok {
+		s.fail("output format %q is unknown; accepted: text, json", a.output)
+		return exitNotUnderstood
+	}
+	ctx, stop := untilInterrupted()
+	defer stop()
+	audit, basis, err := a.prepare(ctx)
+	if err != nil {
+		s.fail("%v", err)
+		return exitNotUnderstood
+	}
+	w := newWriter(s.out, basis)
+	var summary fleet.Summary
+	err = audit.Run(ctx, a.agents, func(r *fleet.Report) error {
+		summary.Add(r)
+		return w.Report(r)
+	})
+	if err == nil {
+		err = w.End(summary)
+	}
+	switch {
+	case err != nil:
+		s.fail("%v", err)
+		return exitNotUnderstood
+	case summary.NotUnderstood > 0:
+		return exitNotUnderstood
+	case summary.Refused+summary.Stuck > 0:
+		return exitDenied
+	}
+	return exitOK
+}
+
+// prepare finds out what to judge by.
+func (a *auditFlags) prepare(ctx context.Context) (*fleet.Audit, fleet.Basis, error) {
+	var given []byte
+	if a.policy != "" { // a mistake in it is one on any cluster
+		_, data, err := readPolicy(a.policy)
+		if err != nil {
+			return nil, fleet.Basis{}, err
+		}
+		if _, err := fleet.NewJudge(data, false); err != nil {
+			return nil, fleet.Basis{}, fmt.Errorf("%s is not a policy:\n%s", a.policy, indented(err.Error()))
+		}
+		given = data
+	}
+	cluster, today, hash, err := a.connect(ctx)
+	notInstalled := errors.Is(err, fleet.ErrNotInstalled)
+	if err != nil && !notInstalled && !(given != nil && today != nil) { // a namespace may be covered by the new policy alone
+		return nil, fleet.Basis{}, err
+	}
+	audit := &fleet.Audit{Cluster: cluster, By: today}
+	if given == nil && !notInstalled {
+		return audit, fleet.Basis{Policy: "the policy", Hash: hash, Installed: true}, nil
+	}
+	basis := fleet.Basis{Policy: a.policy, Installed: !notInstalled, Preview: !notInstalled}
+	if given == nil {
+		basis.Policy, given = "the example policy", v1alpha1.Example()
+	}
+	rules, err := cluster.KeepsRestartRules()
+	if err != nil {
+		return nil, basis, err
+	}
+	if audit.By, err = fleet.NewJudge(given, rules); err != nil {
+		return nil, basis, err
+	}
+	audit.Today, basis.Hash = today, v1alpha1.Hash(given)
+	if notInstalled {
+		audit.PodSecurity = fleet.InstalledPodSecurity()
+	}
+	if today == nil || !today.Covers(a.agents) {
+		err = a.checkCovered(audit.By)
+	}
+	return audit, basis, err
+}

@@ -1,0 +1,140 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy"
+	"github.com/dexorder/agent-lifecycle/workload"
+)
+
+// Changes says in words, for people, what differs between a Deployment and what it would become. That it was asked for is no change.
+func Changes(from, to *appsv1.Deployment) []string {
+	var changes []string
+	add := func(format string, args ...any) { changes = append(changes, fmt.Sprintf(format, args...)) }
+	switch was, is := imageOf(policy.SidecarOf(from)), imageOf(policy.SidecarOf(to)); {
+	case was == "" && is != "":
+		add("sidecar %s is added", is)
+	case was != "" && is == "":
+		add("sidecar %s is taken out", was)
+	case was != is:
+		add("sidecar %s becomes %s", was, is)
+	case was != "" && !workload.Equal(policy.SidecarOf(from), policy.SidecarOf(to)):
+		add("sidecar %s gets other settings", is)
+	}
+	if from.Spec.Strategy.Type != to.Spec.Strategy.Type {
+		add("strategy %s becomes %s", from.Spec.Strategy.Type, to.Spec.Strategy.Type)
+	}
+	for _, key := range []string{lifecycle.LabelDeployment, lifecycle.LabelUserType} {
+		if was, is := from.Labels[key], to.Labels[key]; was != is {
+			add("label %s: %q becomes %q", key, was, is)
+		}
+	}
+	was, is := &from.Spec.Template.Spec, &to.Spec.Template.Spec
+	if was.ServiceAccountName != is.ServiceAccountName {
+		add("service account %q becomes %q", was.ServiceAccountName, is.ServiceAccountName)
+	}
+	if !workload.Equal(&was.AutomountServiceAccountToken, &is.AutomountServiceAccountToken) {
+		add("the account's token is mounted: %s becomes %s", optional(was.AutomountServiceAccountToken), optional(is.AutomountServiceAccountToken))
+	}
+	if !workload.Equal(&was.ShareProcessNamespace, &is.ShareProcessNamespace) {
+		add("the containers see one another's processes: %s becomes %s", optional(was.ShareProcessNamespace), optional(is.ShareProcessNamespace))
+	}
+	changes = append(changes, containerChanges(was.InitContainers, is.InitContainers)...)
+	changes = append(changes, containerChanges(was.Containers, is.Containers)...)
+	var volumes []string
+	for i := range is.Volumes {
+		if j := slices.IndexFunc(was.Volumes, func(v corev1.Volume) bool { return v.Name == is.Volumes[i].Name }); j < 0 || !workload.Equal(&was.Volumes[j], &is.Volumes[i]) {
+			volumes = append(volumes, is.Volumes[i].Name)
+		}
+	}
+	if len(volumes) > 0 {
+		add("volumes are added: %s", strings.Join(volumes, ", "))
+	}
+	return changes
+}
+
+// containerChanges are those of the user's containers. What is filled in there may keep an agent from starting.
+func containerChanges(from, to []corev1.Container) []string {
+	var changes []string
+	for i := range to {
+		is := &to[i]
+		j := slices.IndexFunc(from, func(c corev1.Container) bool { return c.Name == is.Name })
+		if is.Name == lifecycle.SidecarContainer || j < 0 {
+			continue
+		}
+		was := &from[j]
+		add := func(format string, args ...any) {
+			changes = append(changes, fmt.Sprintf("container %s: ", is.Name)+fmt.Sprintf(format, args...))
+		}
+		if filled := securityFilledIn(was.SecurityContext, is.SecurityContext); len(filled) > 0 {
+			add("%s where it does not say", strings.Join(filled, ", "))
+		}
+		if !workload.Equal(&was.Env, &is.Env) {
+			add("the environment says when it is idle")
+		}
+		if !workload.Equal(&was.VolumeMounts, &is.VolumeMounts) {
+			add("%s is mounted", lifecycle.RunDir)
+		}
+		if !workload.Equal(&was.RestartPolicyRules, &is.RestartPolicyRules) {
+			add("it is started again after every exit code but %d", lifecycle.ExitIdle)
+		}
+	}
+	return changes
+}
+
+func securityFilledIn(was, is *corev1.SecurityContext) []string {
+	if was == nil {
+		was = &corev1.SecurityContext{}
+	}
+	if is == nil {
+		return nil
+	}
+	var filled []string
+	if was.ReadOnlyRootFilesystem == nil && is.ReadOnlyRootFilesystem != nil {
+		filled = append(filled, fmt.Sprintf("readOnlyRootFilesystem=%t", *is.ReadOnlyRootFilesystem))
+	}
+	if was.RunAsUser == nil && is.RunAsUser != nil {
+		filled = append(filled, fmt.Sprintf("runAsUser=%d", *is.RunAsUser))
+	}
+	if was.RunAsNonRoot == nil && is.RunAsNonRoot != nil {
+		filled = append(filled, fmt.Sprintf("runAsNonRoot=%t", *is.RunAsNonRoot))
+	}
+	if was.AllowPrivilegeEscalation == nil && is.AllowPrivilegeEscalation != nil {
+		filled = append(filled, fmt.Sprintf("allowPrivilegeEscalation=%t", *is.AllowPrivilegeEscalation))
+	}
+	if is.Capabilities != nil && (was.Capabilities == nil || was.Capabilities.Drop == nil) {
+		filled = append(filled, fmt.Sprintf("capabilities.drop=%v", is.Capabilities.Drop))
+	}
+	if was.SeccompProfile == nil && is.SeccompProfile != nil {
+		filled = append(filled, fmt.Sprintf("seccompProfile=%s", is.SeccompProfile.Type))
+	}
+	return filled
+}
+
+func imageOf(c *corev1.Container) string {
+	if c == nil {
+		return ""
+	}
+	return c.Image
+}
+
+func optional(b *bool) string {
+	if b == nil {
+		return "unset"
+	}
+	return fmt.Sprint(*b)
+}
+
+// sameTemplate says whether two Deployments run the same, but for that one was asked to be renewed.
+func sameTemplate(a, b *appsv1.Deployment) bool {
+	x, y := a.Spec.Template.DeepCopy(), b.Spec.Template.DeepCopy()
+	delete(x.Annotations, lifecycle.AnnotationRenewedAt)
+	delete(y.Annotations, lifecycle.AnnotationRenewedAt)
+	return workload.Equal(x, y)
+}

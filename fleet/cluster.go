@@ -1,0 +1,254 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy"
+	"github.com/dexorder/agent-lifecycle/workload"
+)
+
+// pageSize bounds how much of a fleet is in memory at once. A page of Deployments is about a megabyte.
+const pageSize = 200
+
+// PolicyConfigMap and PolicyKey are where the policy in force is, in the system's namespace.
+const (
+	PolicyConfigMap = "lifecycle-policy"
+	PolicyKey       = "policy.yaml"
+)
+
+// restartRulesSince is the Kubernetes version from which on container restart rules are kept by default.
+var restartRulesSince = version.MajorMinor(1, 35)
+
+// Cluster reads a cluster in pages.
+type Cluster struct {
+	client kubernetes.Interface
+
+	// system is the namespace of the installation.
+	system string
+}
+
+// Connect returns a Cluster. system is the namespace of the installation.
+func Connect(config *rest.Config, system string) (*Cluster, error) {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{client: client, system: system}, nil
+}
+
+// ErrNotInstalled says that there is no policy in force.
+var ErrNotInstalled = errors.New("the system is not installed")
+
+// Policy reads the policy in force. The error is ErrNotInstalled if there is none.
+func (c *Cluster) Policy(ctx context.Context) ([]byte, error) {
+	m, err := c.client.CoreV1().ConfigMaps(c.system).Get(ctx, PolicyConfigMap, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("%w: there is no ConfigMap %q in namespace %q", ErrNotInstalled, PolicyConfigMap, c.system)
+	case err != nil:
+		return nil, fmt.Errorf("read the policy in force: %w", err)
+	}
+	text, ok := m.Data[PolicyKey]
+	if !ok {
+		return nil, fmt.Errorf("ConfigMap %q in namespace %q has no key %q", PolicyConfigMap, c.system, PolicyKey)
+	}
+	return []byte(text), nil
+}
+
+// KeepsRestartRules says whether the API server's version keeps container restart rules.
+func (c *Cluster) KeepsRestartRules() (bool, error) {
+	info, err := c.client.Discovery().ServerVersion()
+	if err != nil {
+		return false, fmt.Errorf("read the API server's version: %w", err)
+	}
+	v, err := version.ParseSemantic(info.GitVersion)
+	if err != nil {
+		return false, fmt.Errorf("the API server's version %q: %w", info.GitVersion, err)
+	}
+	return version.MajorMinor(v.Major(), v.Minor()).AtLeast(restartRulesSince), nil
+}
+
+// Namespace is a namespace that holds agents.
+type Namespace struct {
+	Name   string
+	Labels map[string]string
+}
+
+// Namespaces lists the namespaces for which covers holds, by name. With a name it is that one alone, which must exist.
+func (c *Cluster) Namespaces(ctx context.Context, name string, covers func(string) bool) ([]Namespace, error) {
+	if name != "" {
+		n, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return []Namespace{{n.Name, n.Labels}}, nil
+	}
+	var found []Namespace
+	err := c.eachMetadata(ctx, apiResource{plural: "namespaces"}, "", "", func(m *metav1.PartialObjectMetadata) error {
+		if covers(m.Name) {
+			found = append(found, Namespace{m.Name, m.Labels})
+		}
+		return nil
+	})
+	return found, err
+}
+
+// apiResource is what the API calls a kind.
+type apiResource struct {
+	gvk    schema.GroupVersionKind
+	plural string
+}
+
+// path is where the objects of a namespace are; of the whole cluster if that is empty.
+func (r apiResource) path(namespace string) []string {
+	path := []string{"/api", "v1"}
+	if r.gvk.Group != "" {
+		path = []string{"/apis", r.gvk.Group, r.gvk.Version}
+	}
+	if namespace != "" {
+		path = append(path, "namespaces", namespace)
+	}
+	return append(path, r.plural)
+}
+
+var (
+	deployments = apiResource{appsv1.SchemeGroupVersion.WithKind("Deployment"), "deployments"}
+	claims      = apiResource{corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), "persistentvolumeclaims"}
+)
+
+// page is what there is to know of any list.
+type page struct {
+	Metadata metav1.ListMeta   `json:"metadata"`
+	Items    []json.RawMessage `json:"items"`
+}
+
+const (
+	wholeObjects = "application/json"
+	metadataOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+)
+
+// eachPage reads a list page by page. Where a page's continuation has expired, because whoever reads was slow, it goes on with what is
+// there by then: an audit of a fleet that changes meanwhile is as good either way, and a list that begins anew may never end.
+func (c *Cluster) eachPage(ctx context.Context, r apiResource, namespace, selector, accept string, do func(*page) error) error {
+	next := ""
+	for {
+		request := c.client.CoreV1().RESTClient().Get().AbsPath(r.path(namespace)...).SetHeader("Accept", accept).
+			Param("limit", strconv.Itoa(pageSize))
+		if selector != "" {
+			request = request.Param("labelSelector", selector)
+		}
+		if next != "" {
+			request = request.Param("continue", next)
+		}
+		body, err := request.Do(ctx).Raw()
+		if resumed := resumption(err); resumed != "" && resumed != next {
+			next = resumed
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("list %s%s: %w", r.plural, inNamespace(namespace), err)
+		}
+		var p page
+		if err := json.Unmarshal(body, &p); err != nil {
+			return fmt.Errorf("list %s%s: %w", r.plural, inNamespace(namespace), err)
+		}
+		if err := do(&p); err != nil {
+			return err
+		}
+		if next = p.Metadata.Continue; next == "" {
+			return nil
+		}
+	}
+}
+
+// resumption is where to go on after a continuation has expired; empty after anything else.
+func resumption(err error) string {
+	var status apierrors.APIStatus
+	if err == nil || !apierrors.IsResourceExpired(err) || !errors.As(err, &status) {
+		return ""
+	}
+	return status.Status().Continue
+}
+
+func inNamespace(namespace string) string {
+	if namespace == "" {
+		return ""
+	}
+	return fmt.Sprintf(" of namespace %q", namespace)
+}
+
+func (c *Cluster) eachMetadata(ctx context.Context, r apiResource, namespace, selector string, do func(*metav1.PartialObjectMetadata) error) error {
+	return c.eachPage(ctx, r, namespace, selector, metadataOnly, func(p *page) error {
+		for _, item := range p.Items {
+			var m metav1.PartialObjectMetadata
+			if err := json.Unmarshal(item, &m); err != nil {
+				return fmt.Errorf("list %s%s: %w", r.plural, inNamespace(namespace), err)
+			}
+			if err := do(&m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// eachDeployment calls do with the Deployments of a namespace; those that cannot be decoded are errors.
+func (c *Cluster) eachDeployment(ctx context.Context, namespace, selector string, do func(*appsv1.Deployment) error) error {
+	return c.eachPage(ctx, deployments, namespace, selector, wholeObjects, func(p *page) error {
+		for _, item := range p.Items {
+			o, err := workload.Decode(deployments.gvk, item)
+			if err != nil {
+				return fmt.Errorf("list deployments%s: %w", inNamespace(namespace), err)
+			}
+			if err := do(o.Deployment); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// claimFacts gathers what verdicts need to know of a namespace's claims: whose they are, and who mounts them.
+func (c *Cluster) claimFacts(ctx context.Context, namespace string) (map[string]policy.Claim, error) {
+	facts := map[string]policy.Claim{}
+	err := c.eachMetadata(ctx, claims, namespace, "", func(m *metav1.PartialObjectMetadata) error {
+		facts[m.Name] = policy.Claim{
+			Exists: true, Deployment: m.Labels[lifecycle.LabelDeployment], UserType: m.Labels[lifecycle.LabelUserType], Owners: m.OwnerReferences,
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = c.eachDeployment(ctx, namespace, "", func(d *appsv1.Deployment) error {
+		for _, volume := range d.Spec.Template.Spec.Volumes {
+			if source := volume.PersistentVolumeClaim; source != nil {
+				claim := facts[source.ClaimName]
+				if !slices.Contains(claim.MountedBy, d.Name) {
+					claim.MountedBy = append(claim.MountedBy, d.Name)
+				}
+				facts[source.ClaimName] = claim
+			}
+		}
+		return nil
+	})
+	for _, claim := range facts {
+		slices.Sort(claim.MountedBy)
+	}
+	return facts, err
+}

@@ -1,0 +1,128 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/dexorder/agent-lifecycle/idle"
+	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
+)
+
+// Work is what an agent is taken to do, as seen from outside.
+type Work string
+
+// The values of Work.
+const (
+	// Stopped: nothing runs that a restart could interrupt.
+	Stopped Work = "stopped"
+
+	// IsIdle: the agent says so.
+	IsIdle Work = "idle"
+
+	// Ended: it ended because it was idle, and its deletion is under way.
+	Ended Work = "ended"
+
+	// Working: it says so, or says nothing that could be read.
+	Working Work = "working"
+)
+
+// Seen is what is seen of an agent.
+type Seen struct {
+	Work Work
+
+	// Reason is for people.
+	Reason string
+
+	// Since is from when on it has been idle or working, as it says; zero where it does not say.
+	Since time.Time
+}
+
+// said is the answer of an agent's lifecycle manager, or why there is none.
+type said struct {
+	status *idle.Status
+	err    error
+}
+
+// seen judges the Pods of an agent by what the lifecycle manager of each says. Whoever is not known to be idle works.
+func seen(pods []corev1.Pod, answers map[string]said, idleFor time.Duration, now time.Time) Seen {
+	result := Seen{Work: Stopped, Reason: "nothing of it runs"}
+	for i := range pods {
+		pod := &pods[i]
+		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		s := seenPod(pod, answers[pod.Name], idleFor, now)
+		if s.Work == Working {
+			return s
+		}
+		if s.Work == Ended || result.Work != Ended {
+			result = s
+		}
+	}
+	return result
+}
+
+func seenPod(pod *corev1.Pod, answer said, idleFor time.Duration, now time.Time) Seen {
+	state := agentState(pod)
+	switch {
+	case state == nil:
+	case state.Terminated != nil && state.Terminated.ExitCode == lifecycle.ExitIdle:
+		return Seen{Work: Ended, Reason: fmt.Sprintf("Pod %s has ended with exit code %d, and goes", pod.Name, lifecycle.ExitIdle)}
+	case state.Running == nil && (state.Waiting != nil || state.Terminated != nil):
+		return Seen{Work: Stopped, Reason: fmt.Sprintf("the agent's container in Pod %s does not run", pod.Name)}
+	}
+	status := answer.status
+	switch {
+	case answer.err != nil:
+		return Seen{Work: Working, Reason: fmt.Sprintf("Pod %s cannot be asked whether it is idle: %v", pod.Name, answer.err)}
+	case status == nil:
+		return Seen{Work: Working, Reason: fmt.Sprintf("Pod %s was not asked whether it is idle", pod.Name)}
+	}
+	for _, keeper := range status.KeptAliveBy {
+		switch keeper.Kind {
+		case "activity": // how long ago it was is looked at below
+		case "policy": // it never stops by itself, which says nothing of now
+		default:
+			reason := fmt.Sprintf("it says that it works: %s %q", keeper.Kind, keeper.ID)
+			if keeper.Reason != "" {
+				reason += fmt.Sprintf(" (%q)", keeper.Reason)
+			}
+			return Seen{Work: Working, Reason: reason, Since: keeper.Since}
+		}
+	}
+	switch quiet := now.Sub(status.LastActivity.At); {
+	case status.State == lifecycle.Idle:
+		return Seen{Work: IsIdle, Reason: "it says that it is idle", Since: status.LastActivity.At}
+	case status.State != lifecycle.Running:
+		return Seen{Work: Working, Reason: fmt.Sprintf("it says that it is %q; accepted are %q and %q", status.State, lifecycle.Idle, lifecycle.Running)}
+	case status.LastActivity.At.IsZero():
+		return Seen{Work: Working, Reason: "it does not say when it was last active"}
+	case quiet < idleFor:
+		return Seen{
+			Work: Working, Since: status.LastActivity.At,
+			Reason: fmt.Sprintf("its last activity, %q, was %s ago, which is less than %s", status.LastActivity.Source, quiet.Round(time.Second), idleFor),
+		}
+	default:
+		return Seen{
+			Work: IsIdle, Since: status.LastActivity.At,
+			Reason: fmt.Sprintf("nothing keeps it, and its last activity was %s ago", quiet.Round(time.Second)),
+		}
+	}
+}
+
+// agentState returns what the kubelet says of the agent's container; nil if nothing.
+func agentState(pod *corev1.Pod) *corev1.ContainerState {
+	i, err := inject.AgentContainerOfPod(pod)
+	if err != nil {
+		return nil
+	}
+	for j := range pod.Status.ContainerStatuses {
+		if s := &pod.Status.ContainerStatuses[j]; s.Name == pod.Spec.Containers[i].Name {
+			return &s.State
+		}
+	}
+	return nil
+}

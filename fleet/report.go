@@ -1,0 +1,328 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/policy"
+	"github.com/dexorder/agent-lifecycle/workload"
+)
+
+// Finding is one thing that a rule objects to.
+type Finding struct {
+	// Rule is the rule's id, or PodSecurityAdmission.
+	Rule string `json:"rule"`
+
+	// Field is the path from the object's root, Message names the value and what would be accepted.
+	Field   string `json:"field"`
+	Message string `json:"message"`
+}
+
+func (f Finding) String() string { return f.Rule + ": " + f.Field + ": " + f.Message }
+
+// Report is what a policy makes of one workload.
+type Report struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+
+	// NotUnderstood says why it could not be judged; nothing else is said then.
+	NotUnderstood string `json:"notUnderstood,omitempty"`
+
+	// Refused is what would be refused of the next change of its template, or of its creation where it is no Deployment. Warned is what
+	// would only be warned about, and Audited what would only be counted.
+	Refused []Finding `json:"refused,omitempty"`
+	Warned  []Finding `json:"warned,omitempty"`
+	Audited []Finding `json:"audited,omitempty"`
+
+	// Stuck is why its next Pod would not come up.
+	Stuck []Finding `json:"stuck,omitempty"`
+
+	// Adopted says whether a Deployment was admitted by the system. Sidecar and SidecarImage are a Deployment's.
+	Adopted      bool    `json:"adopted,omitempty"`
+	Sidecar      Sidecar `json:"sidecar,omitempty"`
+	SidecarImage string  `json:"sidecarImage,omitempty"`
+
+	// News is what a preview is about; empty where nothing changes, or nothing is previewed.
+	News []News `json:"news,omitempty"`
+}
+
+// News is a difference between two policies.
+type News string
+
+// The values of News.
+const (
+	NewlyRefused  News = "newly refused"
+	NewlyAccepted News = "newly accepted"
+	NewlyStuck    News = "its next Pod would newly not come up"
+	NewlyFree     News = "its next Pod would come up again"
+)
+
+func newReport(j *Judge, n Namespace, o *workload.Object, claims map[string]policy.Claim) *Report {
+	r := &Report{Kind: o.Kind, Namespace: n.Name, Name: o.Meta.Name}
+	change := j.Change(n.Name, o, claims)
+	r.Refused, r.Warned, r.Audited = findings(change.Denials), findings(change.Warnings), findings(change.Audits)
+	if chain := chainOf(o.Kind); chain != nil && (o.Replicas == nil || *o.Replicas > 0) {
+		var owner metav1.Object = o.Meta
+		if o.Deployment != nil {
+			owner = o.Deployment
+		}
+		r.Stuck = findings(j.Return(n.Name, n.Labels, o, owner, chain, claims).Denials)
+	}
+	if o.Deployment != nil && j.Covers(n.Name) {
+		r.Adopted = Adopted(o.Deployment)
+		r.Sidecar, r.SidecarImage = j.SidecarOf(n.Name, o.Deployment)
+	}
+	return r
+}
+
+func findings(violations []policy.Violation) []Finding {
+	var found []Finding
+	for _, v := range violations {
+		found = append(found, Finding{Rule: v.Rule, Field: v.Field, Message: v.Message})
+	}
+	return found
+}
+
+// compare fills in News.
+func (r *Report) compare(today *Report) {
+	changed := func(now, before int, more, less News) {
+		switch {
+		case now > 0 && before == 0:
+			r.News = append(r.News, more)
+		case now == 0 && before > 0:
+			r.News = append(r.News, less)
+		}
+	}
+	changed(len(r.Refused), len(today.Refused), NewlyRefused, NewlyAccepted)
+	changed(len(r.Stuck), len(today.Stuck), NewlyStuck, NewlyFree)
+}
+
+// Summary counts reports.
+type Summary struct {
+	Workloads     int `json:"workloads"`
+	Refused       int `json:"refused"`
+	Warned        int `json:"warned"`
+	Stuck         int `json:"stuck"`
+	NotAdopted    int `json:"notAdopted"`
+	NoSidecar     int `json:"withoutSidecar"`
+	Outdated      int `json:"withOutdatedSidecar"`
+	NotUnderstood int `json:"notUnderstood"`
+
+	// Of a preview.
+	NewlyRefused  int `json:"newlyRefused,omitempty"`
+	NewlyAccepted int `json:"newlyAccepted,omitempty"`
+	NewlyStuck    int `json:"newlyStuck,omitempty"`
+}
+
+// Add counts one more.
+func (s *Summary) Add(r *Report) {
+	count := func(n *int, is bool) {
+		if is {
+			*n++
+		}
+	}
+	s.Workloads++
+	count(&s.NotUnderstood, r.NotUnderstood != "")
+	count(&s.Refused, len(r.Refused) > 0)
+	count(&s.Warned, len(r.Refused) == 0 && len(r.Warned) > 0)
+	count(&s.Stuck, len(r.Stuck) > 0)
+	count(&s.NotAdopted, r.Sidecar != "" && !r.Adopted)
+	count(&s.NoSidecar, r.Sidecar == SidecarMissing)
+	count(&s.Outdated, r.Sidecar == SidecarOutdated)
+	for _, news := range r.News {
+		count(&s.NewlyRefused, news == NewlyRefused)
+		count(&s.NewlyAccepted, news == NewlyAccepted)
+		count(&s.NewlyStuck, news == NewlyStuck)
+	}
+}
+
+// Writer writes an audit as it goes, so that a fleet of any size takes little memory.
+type Writer interface {
+	Report(*Report) error
+	End(Summary) error
+}
+
+// Basis is what an audit judges by.
+type Basis struct {
+	// Policy says in words where it is from, Hash which it is.
+	Policy string `json:"policy"`
+	Hash   string `json:"hash"`
+
+	// Preview says that it is not in force, and Installed that there is one in force.
+	Preview   bool `json:"preview"`
+	Installed bool `json:"installed"`
+}
+
+// NewTextWriter writes for people: a line for each workload of which there is something to say, and below it what.
+func NewTextWriter(w io.Writer, basis Basis) Writer { return &textWriter{w: w, basis: basis} }
+
+type textWriter struct {
+	w     io.Writer
+	basis Basis
+}
+
+// Report implements Writer.
+func (t *textWriter) Report(r *Report) error {
+	if t.basis.Preview && len(r.News) == 0 && r.NotUnderstood == "" {
+		return nil
+	}
+	title := titleOf(r)
+	var lines []string
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	if r.NotUnderstood != "" {
+		say("%s", r.NotUnderstood)
+	}
+	for _, f := range r.Refused {
+		say("%s", f)
+	}
+	for _, f := range r.Warned {
+		say("warning: %s", f)
+	}
+	for _, f := range r.Audited {
+		say("audit: %s", f)
+	}
+	for _, f := range r.Stuck {
+		say("its next Pod: %s", f)
+	}
+	switch r.Sidecar {
+	case SidecarMissing:
+		say("it has no sidecar")
+	case SidecarOutdated:
+		if r.SidecarImage != "" {
+			say("its sidecar is %s, or what else is injected is not today's", r.SidecarImage)
+		} else {
+			say("what is injected is not today's")
+		}
+	}
+	if len(lines) == 0 && len(r.News) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(t.w, "%s\n", Printable(title))
+	for _, line := range lines {
+		if err == nil {
+			_, err = fmt.Fprintf(t.w, "  %s\n", Printable(line))
+		}
+	}
+	return err
+}
+
+func titleOf(r *Report) string {
+	title := fmt.Sprintf("%s/%s %s: ", r.Namespace, r.Kind, r.Name)
+	if len(r.News) > 0 {
+		var news []string
+		for _, n := range r.News {
+			news = append(news, string(n))
+		}
+		return title + strings.Join(news, ", ")
+	}
+	switch {
+	case r.NotUnderstood != "":
+		return title + "not understood"
+	case len(r.Refused) > 0:
+		return title + "would be refused"
+	case len(r.Stuck) > 0:
+		return title + "its next Pod would not come up"
+	case len(r.Warned) > 0:
+		return title + "would be warned about"
+	case len(r.Audited) > 0:
+		return title + "would be counted"
+	case r.Sidecar != "" && !r.Adopted:
+		return title + "not adopted"
+	}
+	return title + "not up to date"
+}
+
+// End implements Writer.
+func (t *textWriter) End(s Summary) error {
+	inForce := "in force"
+	switch {
+	case t.basis.Preview && t.basis.Installed:
+		inForce = "not in force"
+	case !t.basis.Installed:
+		inForce = "the system is not installed"
+	}
+	_, err := fmt.Fprintf(t.w, "%d workloads by %s (%s): %d would be refused, %d warned about; the next Pod of %d would not come up\n",
+		s.Workloads, t.basis.Policy, inForce, s.Refused, s.Warned, s.Stuck)
+	if err == nil && t.basis.Preview {
+		_, err = fmt.Fprintf(t.w, "compared with today: %d newly refused, %d newly accepted; the next Pod of %d would newly not come up\n",
+			s.NewlyRefused, s.NewlyAccepted, s.NewlyStuck)
+	}
+	if err == nil && s.NotAdopted+s.NoSidecar+s.Outdated > 0 {
+		_, err = fmt.Fprintf(t.w, "%d are not adopted, %d have no sidecar, %d are not up to date\n", s.NotAdopted, s.NoSidecar, s.Outdated)
+	}
+	if err == nil && s.NotUnderstood > 0 {
+		_, err = fmt.Fprintf(t.w, "%d could not be judged\n", s.NotUnderstood)
+	}
+	return err
+}
+
+// Printable keeps what is stored in a cluster from breaking a line or commanding a terminal.
+func Printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
+
+// NewJSONWriter writes one JSON object for programs, with all workloads in it.
+func NewJSONWriter(w io.Writer, basis Basis) Writer { return &jsonWriter{w: w, basis: basis} }
+
+type jsonWriter struct {
+	w       io.Writer
+	basis   Basis
+	started bool
+}
+
+// begin writes what stands before the first workload.
+func (j *jsonWriter) begin() error {
+	basis, err := json.Marshal(j.basis)
+	if err != nil {
+		return err
+	}
+	j.started = true
+	_, err = fmt.Fprintf(j.w, "{\n\"basis\": %s,\n\"workloads\": [", basis)
+	return err
+}
+
+// Report implements Writer.
+func (j *jsonWriter) Report(r *Report) error {
+	separator := ","
+	if !j.started {
+		separator = ""
+		if err := j.begin(); err != nil {
+			return err
+		}
+	}
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(j.w, "%s\n  %s", separator, line)
+	return err
+}
+
+// End implements Writer.
+func (j *jsonWriter) End(s Summary) error {
+	if !j.started {
+		if err := j.begin(); err != nil {
+			return err
+		}
+	}
+	summary, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(j.w, "\n],\n\"summary\": %s\n}\n", summary)
+	return err
+}
