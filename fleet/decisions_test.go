@@ -131,6 +131,7 @@ func TestHindrance(t *testing.T) {
 			"its rollouts are paused: kubectl rollout resume", "its rollouts are paused: kubectl rollout resume"},
 		{"not ready", func(d *appsv1.Deployment) { d.Status.ReadyReplicas = 0 },
 			"it is not ready as it is: 0 of 1 replicas", "it is not ready as it is: 0 of 1 replicas"},
+		{"no Pod was let in", func(d *appsv1.Deployment) { d.Status = appsv1.DeploymentStatus{} }, "", ""},
 		{"not observed", func(d *appsv1.Deployment) { d.Generation = 2 },
 			"it is not ready as it is: 1 of 1 replicas", "it is not ready as it is: 1 of 1 replicas"},
 		{"an old Pod is left", func(d *appsv1.Deployment) { d.Status.Replicas = 2 },

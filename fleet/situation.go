@@ -25,8 +25,8 @@ const (
 func (m Mode) concerned(d *appsv1.Deployment) bool { return Adopted(d) == (m == Upgrade) }
 
 // hindrance says why a Deployment is better left alone whatever its agent does; empty if nothing speaks against it. One that is not
-// ready now is left alone, since nobody could tell afterwards what the restart has done to it; unless an earlier upgrade has made it so,
-// which the next one may put right.
+// ready now is left alone, since nobody could tell afterwards what the restart has done to it; unless it has no Pod, since none was let
+// in, or an earlier upgrade has made it so: the restart may put that right.
 func (m Mode) hindrance(d *appsv1.Deployment) string {
 	_, renewed := d.Spec.Template.Annotations[lifecycle.AnnotationRenewedAt]
 	switch {
@@ -34,7 +34,8 @@ func (m Mode) hindrance(d *appsv1.Deployment) string {
 		return "it is being deleted"
 	case d.Spec.Paused:
 		return "its rollouts are paused: kubectl rollout resume"
-	case !settled(d) && !(m == Upgrade && renewed):
+	case d.Status.ObservedGeneration >= d.Generation && (d.Status.Replicas == 0 || m == Upgrade && renewed):
+	case !settled(d):
 		return fmt.Sprintf("it is not ready as it is: %d of %d replicas", d.Status.ReadyReplicas, replicasOf(d))
 	}
 	return ""
