@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 
@@ -44,7 +45,14 @@ type Cluster struct {
 
 // Connect returns a Cluster. system is the namespace of the installation.
 func Connect(config *rest.Config, system string) (*Cluster, error) {
-	client, err := kubernetes.NewForConfig(config)
+	transport, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	// Agents answer by way of the API server. A redirect of theirs would be followed with the operator's credentials.
+	straight := *transport
+	straight.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	client, err := kubernetes.NewForConfigAndClient(config, &straight)
 	if err != nil {
 		return nil, err
 	}

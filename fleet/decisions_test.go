@@ -51,6 +51,8 @@ func TestSeen(t *testing.T) {
 	}
 	done := runningPod("done", runs)
 	done.Status.Phase = corev1.PodSucceeded
+	justEnded := says(lifecycle.Running, time.Hour)
+	justEnded.status.KeptAliveBy = []idle.Keeper{{Kind: "activity", ID: "chat", Since: now.Add(-time.Minute)}}
 	noWord := says(lifecycle.Running, 0)
 	noWord.status.LastActivity = idle.Activity{}
 	for _, tc := range []struct {
@@ -68,11 +70,13 @@ func TestSeen(t *testing.T) {
 			"Pod a cannot be asked whether it is idle: refused"},
 		{"idle", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Idle, time.Minute), IsIdle, "it says that it is idle"},
 		{"quiet for long", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Running, 5*time.Minute, "activity", "policy"), IsIdle,
-			"nothing keeps it, and its last activity was 5m0s ago"},
+			"nothing keeps it, and it was last active 5m0s ago"},
 		{"quiet for not so long", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Running, 4*time.Minute, "activity"), Working,
-			`its last activity, "chat", was 4m0s ago, which is less than 5m0s`},
+			`it was last active ("chat") 4m0s ago, which is less than 5m0s`},
+		{"a lease has just ended", []corev1.Pod{runningPod("a", runs)}, justEnded, Working,
+			`it was last active ("chat") 1m0s ago, which is less than 5m0s`},
 		{"activity in the future", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Running, -time.Hour), Working,
-			`its last activity, "chat", was -1h0m0s ago, which is less than 5m0s`},
+			`it was last active ("chat") -1h0m0s ago, which is less than 5m0s`},
 		{"no time of activity", []corev1.Pod{runningPod("a", runs)}, noWord, Working,
 			"it does not say when it was last active"},
 		{"a trigger", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Running, time.Hour, "trigger"), Working, `it says that it works: trigger "x" ("y")`},

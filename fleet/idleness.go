@@ -81,9 +81,14 @@ func seenPod(pod *corev1.Pod, answer said, idleFor time.Duration, now time.Time)
 	case status == nil:
 		return Seen{Work: Working, Reason: fmt.Sprintf("Pod %s was not asked whether it is idle", pod.Name)}
 	}
+	// The end of what kept it alive counts as its last activity does.
+	quietSince := status.LastActivity.At
 	for _, keeper := range status.KeptAliveBy {
 		switch keeper.Kind {
-		case "activity": // how long ago it was is looked at below
+		case "activity":
+			if keeper.Since.After(quietSince) {
+				quietSince = keeper.Since
+			}
 		case "policy": // it never stops by itself, which says nothing of now
 		default:
 			reason := fmt.Sprintf("it says that it works: %s %q", keeper.Kind, keeper.ID)
@@ -93,22 +98,22 @@ func seenPod(pod *corev1.Pod, answer said, idleFor time.Duration, now time.Time)
 			return Seen{Work: Working, Reason: reason, Since: keeper.Since}
 		}
 	}
-	switch quiet := now.Sub(status.LastActivity.At); {
+	switch quiet := now.Sub(quietSince); {
 	case status.State == lifecycle.Idle:
-		return Seen{Work: IsIdle, Reason: "it says that it is idle", Since: status.LastActivity.At}
+		return Seen{Work: IsIdle, Reason: "it says that it is idle", Since: quietSince}
 	case status.State != lifecycle.Running:
 		return Seen{Work: Working, Reason: fmt.Sprintf("it says that it is %q; accepted are %q and %q", status.State, lifecycle.Idle, lifecycle.Running)}
-	case status.LastActivity.At.IsZero():
+	case quietSince.IsZero():
 		return Seen{Work: Working, Reason: "it does not say when it was last active"}
 	case quiet < idleFor:
 		return Seen{
-			Work: Working, Since: status.LastActivity.At,
-			Reason: fmt.Sprintf("its last activity, %q, was %s ago, which is less than %s", status.LastActivity.Source, quiet.Round(time.Second), idleFor),
+			Work: Working, Since: quietSince,
+			Reason: fmt.Sprintf("it was last active (%q) %s ago, which is less than %s", status.LastActivity.Source, quiet.Round(time.Second), idleFor),
 		}
 	default:
 		return Seen{
-			Work: IsIdle, Since: status.LastActivity.At,
-			Reason: fmt.Sprintf("nothing keeps it, and its last activity was %s ago", quiet.Round(time.Second)),
+			Work: IsIdle, Since: quietSince,
+			Reason: fmt.Sprintf("nothing keeps it, and it was last active %s ago", quiet.Round(time.Second)),
 		}
 	}
 }

@@ -34,8 +34,9 @@ type Entry struct {
 // asking bounds how many agents are asked at once what they do.
 const asking = 16
 
-// List hands an Entry of every agent to each, by namespace and name. Whoever cannot be asked is taken to work.
-func List(ctx context.Context, c *Cluster, j *Judge, namespace, selector string, each func(Entry) error) error {
+// List hands an Entry of every agent to each, by namespace and name. Idle is who would be taken for idle by a Roll with that IdleFor;
+// whoever cannot be asked is taken to work.
+func List(ctx context.Context, c *Cluster, j *Judge, namespace, selector string, idleFor time.Duration, each func(Entry) error) error {
 	namespaces, err := c.Namespaces(ctx, namespace, j.Covers)
 	if err != nil {
 		return err
@@ -43,7 +44,7 @@ func List(ctx context.Context, c *Cluster, j *Judge, namespace, selector string,
 	for _, n := range namespaces {
 		var batch []*appsv1.Deployment
 		flush := func() error {
-			entries, err := entriesOf(ctx, c, j, batch)
+			entries, err := entriesOf(ctx, c, j, batch, idleFor)
 			batch = nil
 			if err != nil {
 				return err
@@ -71,13 +72,13 @@ func List(ctx context.Context, c *Cluster, j *Judge, namespace, selector string,
 	return nil
 }
 
-func entriesOf(ctx context.Context, c *Cluster, j *Judge, batch []*appsv1.Deployment) ([]Entry, error) {
+func entriesOf(ctx context.Context, c *Cluster, j *Judge, batch []*appsv1.Deployment, idleFor time.Duration) ([]Entry, error) {
 	entries, errs := make([]Entry, len(batch)), make([]error, len(batch))
 	var wait sync.WaitGroup
 	for i, d := range batch {
 		wait.Go(func() {
 			var s Seen
-			s, errs[i] = c.look(ctx, d, time.Duration(1<<62), time.Now)
+			s, errs[i] = c.look(ctx, d, idleFor, time.Now)
 			entries[i] = j.entry(d, s)
 		})
 	}

@@ -193,13 +193,13 @@ func (r *Roll) one(ctx context.Context, n Namespace, name string, working bool, 
 		if reason := r.Mode.hindrance(d); reason != "" {
 			return &Step{Outcome: LeftOut, Reason: reason}, nil
 		}
-		step, err := r.look(ctx, d, working)
-		if step != nil || err != nil {
-			return step, err
-		}
-		when := r.Now().UTC().Format(time.RFC3339)
+		// Who would be refused is told so whatever he does.
+		when := r.Now().UTC().Format(time.RFC3339Nano) // to the second it could be that of the last time
 		would, step, err := r.would(ctx, n, d, when, claims)
 		if step != nil || err != nil || would == nil {
+			return step, err
+		}
+		if step, err := r.look(ctx, d, working); step != nil || err != nil {
 			return step, err
 		}
 		words := Changes(d, would)
@@ -209,7 +209,7 @@ func (r *Roll) one(ctx context.Context, n Namespace, name string, working bool, 
 		if err := r.pace(ctx); err != nil {
 			return nil, err
 		}
-		// Waiting took its time, and so did the dry run: what counts is what the agent does right now. Whatever was changed of the
+		// Waiting took its time: what counts is what the agent does right now. Whatever was changed of the
 		// Deployment since it was read makes the write a conflict.
 		if step, err := r.look(ctx, d, working); step != nil || err != nil {
 			return step, err

@@ -8,11 +8,13 @@ import (
 	"flag"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -272,6 +274,16 @@ func (f *fleetTest) report(ctx context.Context, pod *corev1.Pod) {
 	_ = f.Client.Status().Update(ctx, pod) // again in a moment if it changed
 }
 
+// breaks lets the Pods of these agents, and of no others, not become ready from now on.
+func (f *fleetTest) breaks(names ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = map[string]bool{}
+	for _, name := range names {
+		f.broken[name] = true
+	}
+}
+
 // hostIP is an address of this machine that the API server takes for a Pod's.
 func hostIP() string {
 	addresses, _ := net.InterfaceAddrs()
@@ -380,9 +392,7 @@ func (f *fleetTest) testStops(t *testing.T) {
 	})
 	f.ready(t, "stop-a", "stop-b")
 	second := f.podUID(t, "stop-b")
-	f.mu.Lock()
-	f.broken = map[string]bool{"stop-a": true}
-	f.mu.Unlock()
+	f.breaks("stop-a")
 	args := []string{"adopt", "--restart-working", "--rate", "100/s", "-l", "app in (stop-a,stop-b)"}
 	out := f.run(t, 1, append(args, "--ready-within", "3s")...)
 	if !strings.Contains(out, "stop-a: failed: it was restarted and is not ready after 3s: Pod stop-a-") ||
@@ -395,11 +405,7 @@ func (f *fleetTest) testStops(t *testing.T) {
 	}
 
 	// Run again, it waits for the one that is under way, and goes on when that is ready.
-	recovered := time.AfterFunc(time.Second, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.broken = nil
-	})
+	recovered := time.AfterFunc(time.Second, func() { f.breaks() })
 	defer recovered.Stop()
 	out = f.run(t, 0, append(args, "--ready-within", "1m")...)
 	if !strings.Contains(out, "dexorder-agents/stop-a: done\ndexorder-agents/stop-b: done\n") {
@@ -413,15 +419,23 @@ func (f *fleetTest) testStops(t *testing.T) {
 // manager is the lifecycle manager of every Pod here, since all have one address. It says what the function says of the nth question.
 func (f *fleetTest) manager(t *testing.T, answer func(n int) idle.Status) {
 	t.Helper()
-	listener, err := net.Listen("tcp", net.JoinHostPort(hostIP(), "8377"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	n := 0
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	f.answer(t, func(w http.ResponseWriter, _ *http.Request) {
 		n++
 		_ = json.NewEncoder(w).Encode(answer(n))
-	})}
+	})
+}
+
+// answer is what answers in place of every lifecycle manager.
+func (f *fleetTest) answer(t *testing.T, handler http.HandlerFunc) {
+	t.Helper()
+	var listener net.Listener
+	// Another run of this test, from another checkout, has the same address and port for a moment.
+	eventually(t, "free port 8377", func() (ok bool, err error) {
+		listener, err = net.Listen("tcp", net.JoinHostPort(hostIP(), "8377"))
+		return err == nil, err
+	})
+	server := &http.Server{Handler: handler}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(listener) }()
 	t.Cleanup(func() { server.Close(); <-done })
@@ -435,13 +449,29 @@ func says(state lifecycle.State, keepers ...idle.Keeper) idle.Status {
 
 func (f *fleetTest) testUpgrade(t *testing.T) {
 	const older, newer = "ghcr.io/dexorder/lifecycle-sidecar:v0.1.0", "ghcr.io/dexorder/lifecycle-sidecar:v0.2.0"
-	next := bytes.Replace(v1alpha1.Example(), []byte("image: "+older), []byte("image: "+newer), 1)
-	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: fleet.PolicyConfigMap}}
-	f.get(t, config)
-	config.Data[fleet.PolicyKey] = string(next)
-	if err := f.Client.Update(t.Context(), config); err != nil {
-		t.Fatal(err)
+	// published is the policy as operators see it, inForce as the servers have it.
+	published := func(sidecar string) []byte {
+		next := bytes.Replace(v1alpha1.Example(), []byte("image: "+older), []byte("image: "+sidecar), 1)
+		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: fleet.PolicyConfigMap}}
+		f.get(t, config)
+		config.Data[fleet.PolicyKey] = string(next)
+		if err := f.Client.Update(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
+		return next
 	}
+	inForce := func(policyFile []byte, sidecar string) {
+		if err := f.WritePolicy(policyFile); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "policy with sidecar "+sidecar, func() (bool, error) {
+			probe := agent("probe")
+			err := f.Client.Create(t.Context(), probe, client.DryRunAll)
+			c := policy.SidecarOf(probe)
+			return c != nil && c.Image == sidecar, err
+		})
+	}
+	next := published(newer)
 	f.ready(t, "new", "old-fine")
 	upgrade := []string{"upgrade", "--only-idle", "--rate", "100/s", "-l", "app=new"}
 	before := f.podUID(t, "new")
@@ -458,15 +488,7 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 		}
 		untouched(t)
 	})
-	if err := f.WritePolicy(next); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "new policy", func() (bool, error) {
-		probe := agent("probe")
-		err := f.Client.Create(t.Context(), probe, client.DryRunAll)
-		c := policy.SidecarOf(probe)
-		return c != nil && c.Image == newer, err
-	})
+	inForce(next, newer)
 	t.Run("works", func(t *testing.T) {
 		f.manager(t, func(int) idle.Status { return says(lifecycle.Running, idle.Keeper{Kind: "lease", ID: "report"}) })
 		if out := f.run(t, 1, upgrade...); out != "dexorder-agents/new: left out: it says that it works: lease \"report\"\n1 left out\n" {
@@ -477,6 +499,20 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 	t.Run("cannot be asked", func(t *testing.T) {
 		if out := f.run(t, 1, upgrade...); !strings.Contains(out, "new: left out: Pod ") || !strings.Contains(out, "cannot be asked whether it is idle") {
 			t.Error(out)
+		}
+		untouched(t)
+	})
+	t.Run("sends elsewhere", func(t *testing.T) {
+		// What it is sent to says that the agent is idle, and must not get the operator's credentials.
+		var asked atomic.Bool
+		elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			asked.Store(true)
+			_ = json.NewEncoder(w).Encode(says(lifecycle.Idle))
+		}))
+		defer elsewhere.Close()
+		f.answer(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) })
+		if out := f.run(t, 1, upgrade...); !strings.Contains(out, "cannot be asked whether it is idle") || asked.Load() {
+			t.Errorf("asked elsewhere: %t\n%s", asked.Load(), out)
 		}
 		untouched(t)
 	})
@@ -532,6 +568,21 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 		list := f.run(t, 0, "list", "-l", "app=new")
 		if !strings.Contains(list, "IDLE") || !strings.Contains(list, newer) {
 			t.Error(list)
+		}
+	})
+	t.Run("does not come up, and goes back", func(t *testing.T) {
+		f.manager(t, func(int) idle.Status { return says(lifecycle.Idle) })
+		f.breaks("new")
+		const worse = "ghcr.io/dexorder/lifecycle-sidecar:v0.3.0"
+		inForce(published(worse), worse)
+		if out := f.run(t, 1, append(upgrade, "--ready-within", "2s")...); !strings.Contains(out, "new: failed: it was restarted and is not ready after 2s") {
+			t.Error(out)
+		}
+		inForce(published(newer), newer)
+		recovered := time.AfterFunc(time.Second, func() { f.breaks() })
+		defer recovered.Stop()
+		if out := f.run(t, 0, upgrade...); !strings.Contains(out, "new: done\n  sidecar "+worse+" becomes "+newer) {
+			t.Error(out)
 		}
 	})
 }

@@ -12,7 +12,8 @@ import (
 )
 
 const listHelp = `Each agent with its state, its user type, since when it is idle, its sidecar, and whether what it has stored outlives it. What it does
-is what its lifecycle manager says on port 8377, by way of the API server; an agent that says nothing is taken to work.
+is what its lifecycle manager says on port 8377, by way of the API server; an agent that says nothing is taken to work. IDLE are those
+that kubectl agents upgrade would take for idle.
 
 Examples:
   kubectl agents list
@@ -30,6 +31,7 @@ var listVerb = verb{
 	bind: func(flags *pflag.FlagSet) func(streams) int {
 		l := &listFlags{}
 		flags.StringVarP(&l.selector, "selector", "l", "", "labels of the Deployments that are meant")
+		bindIdleFor(flags, &l.idleFor)
 		l.fleetFlags.bind(flags)
 		return l.run
 	},
@@ -38,6 +40,7 @@ var listVerb = verb{
 type listFlags struct {
 	fleetFlags
 	selector string
+	idleFor  time.Duration
 }
 
 func (l *listFlags) run(s streams) int {
@@ -50,7 +53,7 @@ func (l *listFlags) run(s streams) int {
 	}
 	w := tabwriter.NewWriter(s.out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "NAMESPACE\tNAME\tSTATE\tSINCE\tUSER TYPE\tSIDECAR\tSTORAGE\tREASON")
-	err = fleet.List(ctx, cluster, judge, l.agents, l.selector, func(e fleet.Entry) error {
+	err = fleet.List(ctx, cluster, judge, l.agents, l.selector, l.idleFor, func(e fleet.Entry) error {
 		since := "unknown"
 		if !e.Since.IsZero() {
 			since = e.Since.Local().Format(time.RFC3339)

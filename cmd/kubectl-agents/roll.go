@@ -91,11 +91,15 @@ type rollFlags struct {
 
 func (r *rollFlags) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&r.rate, "rate", "10/m", "how many agents to restart at most, in `N/s`, N/m or N/h; one is waited for before the next")
-	flags.DurationVar(&r.idleFor, "idle-for", 5*time.Minute, "how long ago the last activity of an agent must be that nothing keeps alive")
+	bindIdleFor(flags, &r.idleFor)
 	flags.DurationVar(&r.readyWithin, "ready-within", 3*time.Minute, "how long an agent may take to become ready")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "say what would be done, and do nothing")
 	flags.StringVarP(&r.selector, "selector", "l", "", "labels of the Deployments that are meant")
 	r.fleetFlags.bind(flags)
+}
+
+func bindIdleFor(flags *pflag.FlagSet, idleFor *time.Duration) {
+	flags.DurationVar(idleFor, "idle-for", 5*time.Minute, "how long ago the last activity of an agent must be that nothing keeps alive")
 }
 
 func (r *rollFlags) run(s streams) int {
