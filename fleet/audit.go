@@ -109,8 +109,8 @@ func (c *Cluster) eachUncontrolled(ctx context.Context, r apiResource, namespace
 		if metav1.GetControllerOf(m) != nil {
 			return nil
 		}
-		data, err := c.client.CoreV1().RESTClient().Get().AbsPath(append(r.path(namespace), m.Name)...).
-			SetHeader("Accept", wholeObjects).Do(ctx).Raw()
+		data, err := raw(c.client.CoreV1().RESTClient().Get().AbsPath(append(r.path(namespace), m.Name)...).
+			SetHeader("Accept", wholeObjects).Do(ctx))
 		switch {
 		case apierrors.IsNotFound(err):
 			return nil

@@ -163,7 +163,7 @@ func (c *Cluster) eachPage(ctx context.Context, r apiResource, namespace, select
 		if next != "" {
 			request = request.Param("continue", next)
 		}
-		body, err := request.Do(ctx).Raw()
+		body, err := raw(request.Do(ctx))
 		if resumed := resumption(err); resumed != "" && resumed != next {
 			next = resumed
 			continue
@@ -182,6 +182,14 @@ func (c *Cluster) eachPage(ctx context.Context, r apiResource, namespace, select
 			return nil
 		}
 	}
+}
+
+// raw returns what was answered as it is. An error is what the API server says of it, which Result.Raw alone would not tell.
+func raw(r rest.Result) ([]byte, error) {
+	if err := r.Error(); err != nil {
+		return nil, err
+	}
+	return r.Raw()
 }
 
 // resumption is where to go on after a continuation has expired; empty after anything else.

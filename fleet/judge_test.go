@@ -67,12 +67,12 @@ func TestJudge(t *testing.T) {
 	today := judgeBy(t)
 	adopted, _ := today.Renewed(namespace, plain(good))
 	for _, tc := range []struct {
-		name            string
-		judge           *Judge
-		labels          map[string]string
-		d               *appsv1.Deployment
-		change, return_ string
-		sidecar         Sidecar
+		name         string
+		judge        *Judge
+		labels       map[string]string
+		d            *appsv1.Deployment
+		change, next string
+		sidecar      Sidecar
 	}{
 		{"admitted with today's parts", today, restricted, adopted, "", "", SidecarCurrent},
 		{"from before, in order", today, nil, plain(good), "", "", SidecarMissing},
@@ -99,8 +99,8 @@ func TestJudge(t *testing.T) {
 			if got := rules(tc.judge.Change(namespace, o, facts).Denials); got != tc.change {
 				t.Errorf("its change is refused by %q, want %q", got, tc.change)
 			}
-			if got := rules(tc.judge.Return(namespace, tc.labels, o, tc.d, chainOf("Deployment"), facts).Denials); got != tc.return_ {
-				t.Errorf("its Pod is refused by %q, want %q", got, tc.return_)
+			if got := rules(tc.judge.Return(namespace, tc.labels, o, tc.d, chainOf("Deployment"), facts).Denials); got != tc.next {
+				t.Errorf("its Pod is refused by %q, want %q", got, tc.next)
 			}
 			if got, _ := tc.judge.SidecarOf(namespace, tc.d); got != tc.sidecar {
 				t.Errorf("its sidecar is %s, want %s", got, tc.sidecar)

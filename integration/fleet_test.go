@@ -357,19 +357,17 @@ func (f *fleetTest) testAdopt(t *testing.T) {
 		t.Error(out)
 	}
 
-	// The manifest of before, applied again, restarts nothing.
-	now := f.podUID(t, "old-fine")
+	// The manifest of before, applied again, changes no template, so that nothing restarts.
 	eventually(t, "update", func() (bool, error) {
 		live, again := agent("old-fine"), agent("old-fine", careful, labelled)
 		f.get(t, live)
 		again.ResourceVersion = live.ResourceVersion
 		err := f.Client.Update(t.Context(), again)
+		if diff := cmp.Diff(live.Spec.Template, again.Spec.Template); err == nil && diff != "" {
+			t.Errorf("the manifest was applied again, and the agent restarted: -before +after\n%s", diff)
+		}
 		return err == nil, err
 	})
-	f.ready(t, "old-fine")
-	if f.podUID(t, "old-fine") != now {
-		t.Error("the manifest was applied again, and the agent restarted")
-	}
 }
 
 // steady replaces names that differ from run to run.
@@ -387,20 +385,27 @@ func (f *fleetTest) steady(t *testing.T, out string) string {
 
 func (f *fleetTest) testStops(t *testing.T) {
 	f.before(t, func() {
-		f.create(t, agent("stop-a", careful, labelled))
-		f.create(t, agent("stop-b", careful, labelled))
+		f.create(t, agent("stop-a", careful, labelled)) // works, so that it is put off
+		f.create(t, agent("stop-b", labelled))          // has no Pod, so that it is the first
+		f.create(t, agent("stop-c", labelled))          // would be the next
 	})
-	f.ready(t, "stop-a", "stop-b")
-	second := f.podUID(t, "stop-b")
-	f.breaks("stop-a")
-	args := []string{"adopt", "--restart-working", "--rate", "100/s", "-l", "app in (stop-a,stop-b)"}
+	f.ready(t, "stop-a")
+	working := f.podUID(t, "stop-a")
+	eventually(t, "no Pod", func() (bool, error) {
+		b, c := agent("stop-b"), agent("stop-c")
+		f.get(t, b)
+		f.get(t, c)
+		return b.Status.ObservedGeneration > 0 && c.Status.ObservedGeneration > 0, nil
+	})
+	f.breaks("stop-b")
+	args := []string{"adopt", "--restart-working", "--rate", "100/s", "-l", "app in (stop-a,stop-b,stop-c)"}
 	out := f.run(t, 1, append(args, "--ready-within", "3s")...)
-	if !strings.Contains(out, "stop-a: failed: it was restarted and is not ready after 3s: Pod stop-a-") ||
+	if !strings.Contains(out, "stop-b: failed: it was restarted and is not ready after 3s: Pod stop-b-") ||
 		!strings.Contains(out, "CrashLoopBackOff") || !strings.Contains(out, "To undo it, say in the manifest") ||
-		!strings.Contains(out, "stopped at an agent that did not become ready") || strings.Contains(out, "stop-b") {
+		!strings.Contains(out, "stopped at an agent that did not become ready") || strings.Contains(out, "stop-a") || strings.Contains(out, "stop-c") {
 		t.Error(out)
 	}
-	if f.podUID(t, "stop-b") != second || f.sidecar(t, "stop-b") != "" {
+	if f.podUID(t, "stop-a") != working || f.sidecar(t, "stop-a")+f.sidecar(t, "stop-c") != "" {
 		t.Error("it did not stop")
 	}
 
@@ -408,11 +413,12 @@ func (f *fleetTest) testStops(t *testing.T) {
 	recovered := time.AfterFunc(time.Second, func() { f.breaks() })
 	defer recovered.Stop()
 	out = f.run(t, 0, append(args, "--ready-within", "1m")...)
-	if !strings.Contains(out, "dexorder-agents/stop-a: done\ndexorder-agents/stop-b: done\n") {
+	if !strings.Contains(out, "dexorder-agents/stop-b: done\ndexorder-agents/stop-c: done\n") || !strings.Contains(out, "dexorder-agents/stop-a: done\n") ||
+		strings.Index(out, "stop-a") < strings.Index(out, "stop-c") {
 		t.Error(out)
 	}
-	if f.sidecar(t, "stop-b") == "" || f.podUID(t, "stop-b") == second {
-		t.Error("stop-b is not adopted")
+	if f.sidecar(t, "stop-a") == "" || f.podUID(t, "stop-a") == working {
+		t.Error("stop-a is not adopted")
 	}
 }
 

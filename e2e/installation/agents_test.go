@@ -251,7 +251,12 @@ func endIdle(t *testing.T, name string) {
 	if err != nil || len(pods.Items) != 1 {
 		t.Fatalf("agent %s has %d Pods, want 1: %v", name, len(pods.Items), err)
 	}
-	time.Sleep(time.Until(pods.Items[0].Status.StartTime.Add(minimumLifetime)))
+	// Its container may have started long after its Pod.
+	for _, c := range pods.Items[0].Status.ContainerStatuses {
+		if c.Name == lifecycle.AgentContainer && c.State.Running != nil {
+			time.Sleep(time.Until(c.State.Running.StartedAt.Add(minimumLifetime)))
+		}
+	}
 	request := client.CoreV1().RESTClient().Post().Namespace(agentsNamespace).Resource("pods").Name(pods.Items[0].Name+":8080").
 		SubResource("proxy").Suffix("exit").Param("code", "42").Param("file", "42")
 	if said, err := request.DoRaw(t.Context()); err != nil {
