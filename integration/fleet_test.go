@@ -56,6 +56,7 @@ func TestFleet(t *testing.T) {
 	f.startKubelet(t)
 	t.Run("adopt", f.testAdopt)
 	t.Run("stops", f.testStops)
+	t.Run("interrupted", f.testInterrupted)
 	t.Run("upgrade", f.testUpgrade)
 }
 
@@ -419,6 +420,38 @@ func (f *fleetTest) testStops(t *testing.T) {
 	}
 	if f.sidecar(t, "stop-a") == "" || f.podUID(t, "stop-a") == working {
 		t.Error("stop-a is not adopted")
+	}
+}
+
+// testInterrupted: who interrupts it leaves no agent half way, and none is begun.
+func (f *fleetTest) testInterrupted(t *testing.T) {
+	f.before(t, func() {
+		f.create(t, agent("wait-a", careful, labelled))
+		f.create(t, agent("wait-b", careful, labelled))
+	})
+	f.ready(t, "wait-a", "wait-b")
+	f.breaks("wait-a")
+	defer f.breaks()
+	cmd := exec.CommandContext(t.Context(), f.plugin, "adopt", "--restart-working", "--rate", "100/s", "-l", "app in (wait-a,wait-b)",
+		"--kubeconfig", f.plane.Kubeconfig())
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "restart of wait-a", func() (bool, error) { return f.sidecar(t, "wait-a") != "", nil })
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second) // it must still be there then
+	f.breaks()
+	err := cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out.String(), "wait-a: done\n") ||
+		!strings.Contains(out.String(), "interrupted; run this again to go on") || strings.Contains(out.String(), "wait-b") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if f.sidecar(t, "wait-b") != "" {
+		t.Error("wait-b was begun")
 	}
 }
 
