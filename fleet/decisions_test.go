@@ -175,6 +175,19 @@ func TestUnderWay(t *testing.T) {
 	}
 }
 
+func TestRenewalTime(t *testing.T) {
+	if a, b := renewalTime(now), renewalTime(now.Add(time.Millisecond)); a == b {
+		t.Errorf("two requests within a second both say %s", a)
+	}
+	d := ready(func(d *appsv1.Deployment) {
+		d.Status.ReadyReplicas = 0
+		askAnew(d, renewalTime(now))
+	})
+	if left := underWay(d, time.Minute, now.Add(time.Second)); left != 59*time.Second {
+		t.Errorf("it is under way for %s, want 59s", left)
+	}
+}
+
 func TestStepsAndTally(t *testing.T) {
 	s := Step{Namespace: "n", Name: "a", Outcome: Refused, Reason: "denied:\n- rule: \x1b[1m", Changes: []string{"sidecar x is added"}}
 	want := "n/a: refused: denied:\n  - rule: \\x1b[1m\n  sidecar x is added\n"

@@ -194,7 +194,7 @@ func (r *Roll) one(ctx context.Context, n Namespace, name string, working bool, 
 			return &Step{Outcome: LeftOut, Reason: reason}, nil
 		}
 		// Who would be refused is told so whatever he does.
-		when := r.Now().UTC().Format(time.RFC3339Nano) // to the second it could be that of the last time
+		when := renewalTime(r.Now())
 		would, step, err := r.would(ctx, n, d, when, claims)
 		if step != nil || err != nil || would == nil {
 			return step, err

@@ -75,3 +75,6 @@ func underWay(d *appsv1.Deployment, within time.Duration, now time.Time) time.Du
 	}
 	return max(0, at.Add(within).Sub(now))
 }
+
+// renewalTime is what a request for today's parts says. To the second it could be what the last one said, and ask for nothing.
+func renewalTime(now time.Time) string { return now.UTC().Format(time.RFC3339Nano) }

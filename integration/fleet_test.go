@@ -580,7 +580,7 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 			}
 			return says(lifecycle.Idle)
 		})
-		if out := f.run(t, 1, upgrade...); !strings.Contains(out, "new: left out: its rollouts are paused") {
+		if out := f.run(t, 1, append(upgrade, "--ready-within", "5s")...); !strings.Contains(out, "new: left out: its rollouts are paused") {
 			t.Error(out)
 		}
 		if err := patch("null"); err != nil {
