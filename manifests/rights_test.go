@@ -132,6 +132,15 @@ var (
 		"cluster: watch admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
 		"cluster: watch admissionregistration.k8s.io/validatingwebhookconfigurations named agent-lifecycle",
 	}
+	// Creating by apply alone, which RBAC binds to the name.
+	rightsToKeep = []string{
+		"cluster: get admissionregistration.k8s.io/validatingadmissionpolicies named agent-namespace-kept",
+		"cluster: get admissionregistration.k8s.io/validatingadmissionpolicybindings named agent-namespace-kept",
+		"cluster: create admissionregistration.k8s.io/validatingadmissionpolicies named agent-namespace-kept-after-removal",
+		"cluster: create admissionregistration.k8s.io/validatingadmissionpolicybindings named agent-namespace-kept-after-removal",
+		"cluster: patch admissionregistration.k8s.io/validatingadmissionpolicies named agent-namespace-kept-after-removal",
+		"cluster: patch admissionregistration.k8s.io/validatingadmissionpolicybindings named agent-namespace-kept-after-removal",
+	}
 	rightsToKeepCertificates = []string{
 		"cluster: patch admissionregistration.k8s.io/mutatingwebhookconfigurations named agent-lifecycle",
 		"cluster: patch admissionregistration.k8s.io/validatingwebhookconfigurations named agent-lifecycle",
@@ -145,7 +154,7 @@ var (
 
 func TestRights(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
-		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReadRegistrations)
+		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReadRegistrations, rightsToKeep)
 		if in.name != withCertManager {
 			server = append(server, rightsToKeepCertificates...)
 		}

@@ -14,12 +14,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/discovery"
+	clientadmissionregistrationv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/dexorder/agent-lifecycle/breaker"
 	"github.com/dexorder/agent-lifecycle/certs"
 	"github.com/dexorder/agent-lifecycle/internal/program"
+	"github.com/dexorder/agent-lifecycle/keep"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
@@ -69,6 +71,11 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
+	registrations, err := clientadmissionregistrationv1.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	keeper := keep.New(registrations, log)
 	events := webhook.NewEvents(core, instance(), metrics, log)
 	circuitBreaker := newBreaker(core, f.namespace, policies, registry, log)
 	policies.OnChange = func(covered []v1alpha1.Namespaces) {
@@ -87,6 +94,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 			{Name: "cluster", Run: cluster.Ready},
 			{Name: "policy", Run: policies.Rejected, Notice: true},
 			{Name: "coverage", Run: coverage.Check, Notice: true},
+			{Name: "keep", Run: keeper.Check, Notice: true},
 		},
 		MaxBody: f.maxBody, MaxInFlight: f.maxInFlight, DrainDelay: f.drainDelay,
 	})
@@ -97,7 +105,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events}
+	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events, keeper}
 	if f.reaper {
 		r, parts, err := newReaper(&f.reaping, reaperParts{
 			config: config, core: core, namespace: f.namespace, policies: policies, breaker: circuitBreaker, registry: registry, log: log,

@@ -13,11 +13,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/dexorder/agent-lifecycle/keep"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// expectRemoved waits until nothing of the system is left but what agents run by. What kubectl and helm have asked to be deleted
-// they do not wait for in every case.
+// expectRemoved waits until nothing of the system is left but what agents run by, and what keeps that. What kubectl and helm have asked
+// to be deleted they do not wait for in every case.
 func expectRemoved(t *testing.T) {
 	t.Helper()
 	defer took(t, "until all is gone", time.Now())
@@ -27,7 +28,11 @@ func expectRemoved(t *testing.T) {
 				"validatingadmissionpolicy,validatingadmissionpolicybinding,namespace")
 		left += mustKubectl(t, "get", "-o", "name", "-n", agentsNamespace, "-l", "app.kubernetes.io/part-of=agent-lifecycle",
 			"role,rolebinding,networkpolicy,serviceaccount,configmap")
-		got, want := strings.Fields(left), []string{"namespace/" + agentsNamespace, "serviceaccount/agent-lifecycle"}
+		got, want := strings.Fields(left), []string{
+			"validatingadmissionpolicy.admissionregistration.k8s.io/" + keep.Lasting,
+			"validatingadmissionpolicybinding.admissionregistration.k8s.io/" + keep.Lasting,
+			"namespace/" + agentsNamespace, "serviceaccount/agent-lifecycle",
+		}
 		if !slices.Equal(got, want) {
 			return fmt.Errorf("%v are left, want %v", got, want)
 		}
