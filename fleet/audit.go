@@ -4,22 +4,26 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
 
-// audited are the kinds that are looked at. Of those that a controller usually makes only the rest is read in full.
-var audited = []struct {
+type auditedKind struct {
 	apiResource
 	mostlyControlled bool
-}{
+}
+
+// audited are the kinds that are looked at. Of those that a controller usually makes only the rest is read in full.
+var audited = []auditedKind{
 	{deployments, false},
 	{apiResource{appsv1.SchemeGroupVersion.WithKind("StatefulSet"), "statefulsets"}, false},
 	{apiResource{appsv1.SchemeGroupVersion.WithKind("DaemonSet"), "daemonsets"}, false},
@@ -44,15 +48,42 @@ type Audit struct {
 	PodSecurity map[string]map[string]string
 }
 
-// Run hands a Report of each workload that no other one controls in the covered namespaces to report, by namespace, kind and name. A
-// namespace that is named is looked at alone. What runs to its end anyway is left out: finished Jobs and Pods.
+// Run hands a Report of each workload that no other one controls in the covered namespaces to report, by kind, namespace and name. A
+// namespace that is named is looked at alone. What ends anyway is left out: what is deleted, and finished Jobs and Pods.
 func (a *Audit) Run(ctx context.Context, namespace string, report func(*Report) error) error {
 	namespaces, err := a.Cluster.Namespaces(ctx, namespace, a.covers)
 	if err != nil {
 		return err
 	}
-	for _, n := range namespaces {
-		if err := a.namespace(ctx, n, report); err != nil {
+	for name, n := range namespaces {
+		if labels, ok := a.PodSecurity[name]; ok {
+			namespaces[name] = Namespace{n.Name, labels}
+		}
+	}
+	facts := map[string]map[string]policy.Claim{} // by namespace
+	for _, kind := range audited {
+		one := func(data []byte) error {
+			var h header
+			if err := json.Unmarshal(data, &h); err != nil {
+				return fmt.Errorf("list %s%s: %w", kind.plural, inNamespace(namespace), err)
+			}
+			n, ok := namespaces[h.Metadata.Namespace]
+			if !ok || h.ends() {
+				return nil
+			}
+			if _, ok := facts[n.Name]; !ok && a.needsClaims(n.Name) {
+				if facts[n.Name], err = a.Cluster.claimFacts(ctx, n.Name); err != nil {
+					return err
+				}
+			}
+			return report(a.judge(n, kind.apiResource, h.Metadata.Name, data, facts[n.Name]))
+		}
+		if kind.mostlyControlled {
+			err = a.Cluster.eachUncontrolled(ctx, kind.apiResource, namespace, namespaces, one)
+		} else {
+			err = a.Cluster.eachWhole(ctx, kind.apiResource, namespace, one)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -63,34 +94,8 @@ func (a *Audit) covers(namespace string) bool {
 	return a.By.Covers(namespace) || a.Today != nil && a.Today.Covers(namespace)
 }
 
-func (a *Audit) namespace(ctx context.Context, n Namespace, report func(*Report) error) error {
-	var facts map[string]policy.Claim
-	if a.By.NeedsClaims(n.Name) || a.Today != nil && a.Today.NeedsClaims(n.Name) {
-		var err error
-		if facts, err = a.Cluster.claimFacts(ctx, n.Name); err != nil {
-			return err
-		}
-	}
-	if labels, ok := a.PodSecurity[n.Name]; ok {
-		n.Labels = labels
-	}
-	for _, kind := range audited {
-		one := func(data []byte) error {
-			r := a.judge(n, kind.apiResource, data, facts)
-			if r == nil {
-				return nil
-			}
-			return report(r)
-		}
-		each := a.Cluster.eachWhole
-		if kind.mostlyControlled {
-			each = a.Cluster.eachUncontrolled
-		}
-		if err := each(ctx, kind.apiResource, n.Name, one); err != nil {
-			return err
-		}
-	}
-	return nil
+func (a *Audit) needsClaims(namespace string) bool {
+	return a.By.NeedsClaims(namespace) || a.Today != nil && a.Today.NeedsClaims(namespace)
 }
 
 func (c *Cluster) eachWhole(ctx context.Context, r apiResource, namespace string, do func([]byte) error) error {
@@ -104,33 +109,40 @@ func (c *Cluster) eachWhole(ctx context.Context, r apiResource, namespace string
 	})
 }
 
-func (c *Cluster) eachUncontrolled(ctx context.Context, r apiResource, namespace string, do func([]byte) error) error {
+// eachUncontrolled reads in full what nothing controls that is looked at itself. What other controllers make, such as those of workflows,
+// counts as uncontrolled: no rule knows its controller.
+func (c *Cluster) eachUncontrolled(ctx context.Context, r apiResource, namespace string, covered map[string]Namespace, do func([]byte) error) error {
 	return c.eachMetadata(ctx, r, namespace, "", func(m *metav1.PartialObjectMetadata) error {
-		if metav1.GetControllerOf(m) != nil {
+		if _, ok := covered[m.Namespace]; !ok || m.DeletionTimestamp != nil || isAudited(metav1.GetControllerOf(m)) {
 			return nil
 		}
-		data, err := raw(c.client.CoreV1().RESTClient().Get().AbsPath(append(r.path(namespace), m.Name)...).
-			SetHeader("Accept", wholeObjects).Do(ctx))
+		var data []byte
+		err := patiently(ctx, func(ctx context.Context) (err error) {
+			data, err = raw(c.client.CoreV1().RESTClient().Get().AbsPath(append(r.path(m.Namespace), m.Name)...).SetHeader("Accept", wholeObjects).Do(ctx))
+			return err
+		})
 		switch {
 		case apierrors.IsNotFound(err):
 			return nil
 		case err != nil:
-			return fmt.Errorf("get %s %q%s: %w", r.gvk.Kind, m.Name, inNamespace(namespace), err)
+			return fmt.Errorf("get %s %q%s: %w", r.gvk.Kind, m.Name, inNamespace(m.Namespace), err)
 		}
 		return do(data)
 	})
 }
 
-// judge returns nil for what has finished.
-func (a *Audit) judge(n Namespace, r apiResource, data []byte, facts map[string]policy.Claim) *Report {
-	if finished(data) {
-		return nil
+func isAudited(controller *metav1.OwnerReference) bool {
+	if controller == nil {
+		return false
 	}
+	gv, err := schema.ParseGroupVersion(controller.APIVersion)
+	return err == nil && slices.ContainsFunc(audited, func(k auditedKind) bool { return k.gvk.Group == gv.Group && k.gvk.Kind == controller.Kind })
+}
+
+func (a *Audit) judge(n Namespace, r apiResource, name string, data []byte, facts map[string]policy.Claim) *Report {
 	o, err := workload.Decode(r.gvk, data)
 	if err != nil {
-		var h struct{ Metadata struct{ Name string } }
-		_ = json.Unmarshal(data, &h) // a name makes the message better, no more
-		return &Report{Kind: r.gvk.Kind, Namespace: n.Name, Name: h.Metadata.Name, NotUnderstood: err.Error()}
+		return &Report{Kind: r.gvk.Kind, Namespace: n.Name, Name: name, NotUnderstood: err.Error()}
 	}
 	report := newReport(a.By, n, o, facts)
 	if a.Today != nil {
@@ -139,25 +151,30 @@ func (a *Audit) judge(n Namespace, r apiResource, data []byte, facts map[string]
 	return report
 }
 
-// finished says whether a Job or a Pod has run to its end.
-func finished(data []byte) bool {
-	var o struct {
-		Status struct {
-			Phase          corev1.PodPhase `json:"phase"`
-			CompletionTime *metav1.Time    `json:"completionTime"`
-			Conditions     []struct {
-				Type   string `json:"type"`
-				Status string `json:"status"`
-			} `json:"conditions"`
-		} `json:"status"`
-	}
-	if err := json.Unmarshal(data, &o); err != nil {
-		return false
-	}
-	for _, c := range o.Status.Conditions {
+// header is what any kind has, as far as it matters here.
+type header struct {
+	Metadata struct {
+		Name              string       `json:"name"`
+		Namespace         string       `json:"namespace"`
+		DeletionTimestamp *metav1.Time `json:"deletionTimestamp"`
+	} `json:"metadata"`
+	Status struct {
+		Phase          corev1.PodPhase `json:"phase"`
+		CompletionTime *metav1.Time    `json:"completionTime"`
+		Conditions     []struct {
+			Type   string `json:"type"`
+			Status string `json:"status"`
+		} `json:"conditions"`
+	} `json:"status"`
+}
+
+// ends says whether something is being deleted, or is a Job or a Pod that has run to its end.
+func (h *header) ends() bool {
+	for _, c := range h.Status.Conditions {
 		if c.Type == string(batchv1.JobFailed) && c.Status == string(corev1.ConditionTrue) {
 			return true
 		}
 	}
-	return o.Status.CompletionTime != nil || o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed
+	return h.Metadata.DeletionTimestamp != nil || h.Status.CompletionTime != nil ||
+		h.Status.Phase == corev1.PodSucceeded || h.Status.Phase == corev1.PodFailed
 }

@@ -47,16 +47,35 @@ func Changes(from, to *appsv1.Deployment) []string {
 	}
 	changes = append(changes, containerChanges(was.InitContainers, is.InitContainers)...)
 	changes = append(changes, containerChanges(was.Containers, is.Containers)...)
-	var volumes []string
-	for i := range is.Volumes {
-		if j := slices.IndexFunc(was.Volumes, func(v corev1.Volume) bool { return v.Name == is.Volumes[i].Name }); j < 0 || !workload.Equal(&was.Volumes[j], &is.Volumes[i]) {
-			volumes = append(volumes, is.Volumes[i].Name)
+	for _, of := range []struct {
+		what     string
+		from, to []corev1.Volume
+	}{{"added", was.Volumes, is.Volumes}, {"taken out", is.Volumes, was.Volumes}} {
+		if names := onlyIn(of.to, of.from); len(names) > 0 {
+			add("volumes are %s: %s", of.what, strings.Join(names, ", "))
 		}
 	}
-	if len(volumes) > 0 {
-		add("volumes are added: %s", strings.Join(volumes, ", "))
+	for i := range is.Volumes {
+		if j := indexOf(was.Volumes, is.Volumes[i].Name); j >= 0 && !workload.Equal(&was.Volumes[j], &is.Volumes[i]) {
+			add("volume %s is changed", is.Volumes[i].Name)
+		}
 	}
 	return changes
+}
+
+// onlyIn names the volumes that are not among others.
+func onlyIn(volumes, others []corev1.Volume) []string {
+	var names []string
+	for i := range volumes {
+		if indexOf(others, volumes[i].Name) < 0 {
+			names = append(names, volumes[i].Name)
+		}
+	}
+	return names
+}
+
+func indexOf(volumes []corev1.Volume, name string) int {
+	return slices.IndexFunc(volumes, func(v corev1.Volume) bool { return v.Name == name })
 }
 
 // containerChanges are those of the user's containers. What is filled in there may keep an agent from starting.
@@ -81,8 +100,12 @@ func containerChanges(from, to []corev1.Container) []string {
 		if !workload.Equal(&was.VolumeMounts, &is.VolumeMounts) {
 			add("%s is mounted", lifecycle.RunDir)
 		}
-		if !workload.Equal(&was.RestartPolicyRules, &is.RestartPolicyRules) {
+		switch {
+		case workload.Equal(&was.RestartPolicyRules, &is.RestartPolicyRules):
+		case len(is.RestartPolicyRules) > 0:
 			add("it is started again after every exit code but %d", lifecycle.ExitIdle)
+		default:
+			add("it is started again after every exit code")
 		}
 	}
 	return changes

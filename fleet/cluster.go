@@ -10,14 +10,15 @@ import (
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
@@ -31,9 +32,6 @@ const (
 	PolicyConfigMap = "lifecycle-policy"
 	PolicyKey       = "policy.yaml"
 )
-
-// restartRulesSince is the Kubernetes version from which on container restart rules are kept by default.
-var restartRulesSince = version.MajorMinor(1, 35)
 
 // Cluster reads a cluster in pages.
 type Cluster struct {
@@ -78,17 +76,13 @@ func (c *Cluster) Policy(ctx context.Context) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// KeepsRestartRules says whether the API server's version keeps container restart rules.
+// KeepsRestartRules says whether the API server keeps container restart rules, as far as its version tells.
 func (c *Cluster) KeepsRestartRules() (bool, error) {
 	info, err := c.client.Discovery().ServerVersion()
 	if err != nil {
 		return false, fmt.Errorf("read the API server's version: %w", err)
 	}
-	v, err := version.ParseSemantic(info.GitVersion)
-	if err != nil {
-		return false, fmt.Errorf("the API server's version %q: %w", info.GitVersion, err)
-	}
-	return version.MajorMinor(v.Major(), v.Minor()).AtLeast(restartRulesSince), nil
+	return inject.KeepsRestartRules(info.GitVersion)
 }
 
 // Namespace is a namespace that holds agents.
@@ -97,23 +91,53 @@ type Namespace struct {
 	Labels map[string]string
 }
 
-// Namespaces lists the namespaces for which covers holds, by name. With a name it is that one alone, which must exist.
-func (c *Cluster) Namespaces(ctx context.Context, name string, covers func(string) bool) ([]Namespace, error) {
+// Namespaces returns the namespaces for which covers holds, by name. With a name it is that one alone, which must exist.
+func (c *Cluster) Namespaces(ctx context.Context, name string, covers func(string) bool) (map[string]Namespace, error) {
 	if name != "" {
-		n, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return nil, err
-		}
-		return []Namespace{{n.Name, n.Labels}}, nil
+		labels, err := c.namespaceLabels(ctx, name)
+		return map[string]Namespace{name: {name, labels}}, err
 	}
-	var found []Namespace
+	found := map[string]Namespace{}
 	err := c.eachMetadata(ctx, apiResource{plural: "namespaces"}, "", "", func(m *metav1.PartialObjectMetadata) error {
 		if covers(m.Name) {
-			found = append(found, Namespace{m.Name, m.Labels})
+			found[m.Name] = Namespace{m.Name, m.Labels}
 		}
 		return nil
 	})
 	return found, err
+}
+
+func (c *Cluster) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
+	var labels map[string]string
+	err := patiently(ctx, func(ctx context.Context) error {
+		n, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		if err == nil {
+			labels = n.Labels
+		}
+		return err
+	})
+	return labels, err
+}
+
+func (c *Cluster) deployment(ctx context.Context, t target) (*appsv1.Deployment, error) {
+	var d *appsv1.Deployment
+	err := patiently(ctx, func(ctx context.Context) (err error) {
+		d, err = c.client.AppsV1().Deployments(t.namespace).Get(ctx, t.name, metav1.GetOptions{})
+		return err
+	})
+	return d, err
+}
+
+// mayPatch says whether the caller has the right to change Deployments in a namespace at all.
+func (c *Cluster) mayPatch(ctx context.Context, namespace string) (bool, error) {
+	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "patch", Group: appsv1.GroupName, Resource: "deployments"},
+	}}
+	review, err := c.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+	if err != nil {
+		return false, fmt.Errorf("ask whether you may patch deployments in namespace %q: %w", namespace, err)
+	}
+	return review.Status.Allowed, nil
 }
 
 // apiResource is what the API calls a kind.
@@ -163,7 +187,11 @@ func (c *Cluster) eachPage(ctx context.Context, r apiResource, namespace, select
 		if next != "" {
 			request = request.Param("continue", next)
 		}
-		body, err := raw(request.Do(ctx))
+		var body []byte
+		err := patiently(ctx, func(ctx context.Context) (err error) {
+			body, err = raw(request.Do(ctx))
+			return err
+		})
 		if resumed := resumption(err); resumed != "" && resumed != next {
 			next = resumed
 			continue
@@ -239,27 +267,53 @@ func (c *Cluster) eachDeployment(ctx context.Context, namespace, selector string
 	})
 }
 
+// claimsOf reads what there is to know of the claims that a Deployment mounts, but for who else does.
+func (c *Cluster) claimsOf(ctx context.Context, d *appsv1.Deployment) (map[string]policy.Claim, error) {
+	facts := map[string]policy.Claim{}
+	for _, name := range workload.Claims(&d.Spec.Template.Spec) {
+		err := patiently(ctx, func(ctx context.Context) error {
+			claim, err := c.client.CoreV1().PersistentVolumeClaims(d.Namespace).Get(ctx, name, metav1.GetOptions{})
+			switch {
+			case apierrors.IsNotFound(err):
+				return nil
+			case err != nil:
+				return fmt.Errorf("get PersistentVolumeClaim %q%s: %w", name, inNamespace(d.Namespace), err)
+			}
+			facts[name] = factsOf(claim, d.Name)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return facts, nil
+}
+
+func factsOf(claim metav1.Object, mountedBy ...string) policy.Claim {
+	labels := claim.GetLabels()
+	return policy.Claim{
+		Exists: true, Deployment: labels[lifecycle.LabelDeployment], UserType: labels[lifecycle.LabelUserType], Owners: claim.GetOwnerReferences(),
+		MountedBy: mountedBy,
+	}
+}
+
 // claimFacts gathers what verdicts need to know of a namespace's claims: whose they are, and who mounts them.
 func (c *Cluster) claimFacts(ctx context.Context, namespace string) (map[string]policy.Claim, error) {
 	facts := map[string]policy.Claim{}
 	err := c.eachMetadata(ctx, claims, namespace, "", func(m *metav1.PartialObjectMetadata) error {
-		facts[m.Name] = policy.Claim{
-			Exists: true, Deployment: m.Labels[lifecycle.LabelDeployment], UserType: m.Labels[lifecycle.LabelUserType], Owners: m.OwnerReferences,
-		}
+		facts[m.Name] = factsOf(m)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	err = c.eachDeployment(ctx, namespace, "", func(d *appsv1.Deployment) error {
-		for _, volume := range d.Spec.Template.Spec.Volumes {
-			if source := volume.PersistentVolumeClaim; source != nil {
-				claim := facts[source.ClaimName]
-				if !slices.Contains(claim.MountedBy, d.Name) {
-					claim.MountedBy = append(claim.MountedBy, d.Name)
-				}
-				facts[source.ClaimName] = claim
+		for _, name := range workload.Claims(&d.Spec.Template.Spec) {
+			claim := facts[name]
+			if !slices.Contains(claim.MountedBy, d.Name) {
+				claim.MountedBy = append(claim.MountedBy, d.Name)
 			}
+			facts[name] = claim
 		}
 		return nil
 	})

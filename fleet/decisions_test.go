@@ -68,7 +68,9 @@ func TestSeen(t *testing.T) {
 		{"no answer", []corev1.Pod{runningPod("a", runs)}, said{err: errors.New("refused")}, Working, "Pod a cannot be asked whether it is idle: refused"},
 		{"nothing is known of the container", []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Name: "a"}}}, said{err: errors.New("refused")}, Working,
 			"Pod a cannot be asked whether it is idle: refused"},
-		{"idle", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Idle, time.Minute), IsIdle, "it says that it is idle"},
+		{"idle", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Idle, time.Hour), IsIdle, "nothing keeps it, and it was last active 1h0m0s ago"},
+		{"idle by its own measure", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Idle, time.Minute, "activity"), Working,
+			`it was last active ("chat") 1m0s ago, which is less than 5m0s`},
 		{"quiet for long", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Running, 5*time.Minute, "activity", "policy"), IsIdle,
 			"nothing keeps it, and it was last active 5m0s ago"},
 		{"quiet for not so long", []corev1.Pod{runningPod("a", runs)}, says(lifecycle.Running, 4*time.Minute, "activity"), Working,
@@ -130,7 +132,6 @@ func TestHindrance(t *testing.T) {
 	}{
 		{"ready", func(*appsv1.Deployment) {}, "", ""},
 		{"scaled to 0", func(d *appsv1.Deployment) { d.Spec.Replicas, d.Status = new(int32(0)), appsv1.DeploymentStatus{} }, "", ""},
-		{"going", func(d *appsv1.Deployment) { d.DeletionTimestamp = &metav1.Time{} }, "it is being deleted", "it is being deleted"},
 		{"paused", func(d *appsv1.Deployment) { d.Spec.Paused = true },
 			"its rollouts are paused: kubectl rollout resume", "its rollouts are paused: kubectl rollout resume"},
 		{"not ready", func(d *appsv1.Deployment) { d.Status.ReadyReplicas = 0 },
@@ -171,6 +172,46 @@ func TestUnderWay(t *testing.T) {
 	} {
 		if got := underWay(tc.d, 3*time.Minute, now); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestNeeds(t *testing.T) {
+	today, next := judgeBy(t), newerSidecar(t)
+	before, current := plain(good), injectedBy(today, plain(good))
+	unready := func(d *appsv1.Deployment, ago time.Duration, reason string) *appsv1.Deployment {
+		d = well(d.DeepCopy())
+		askAnew(d, renewalTime(now.Add(-ago)))
+		d.Status.ReadyReplicas = 0
+		d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Reason: reason}}
+		return d
+	}
+	going := well(before.DeepCopy())
+	going.DeletionTimestamp = &metav1.Time{Time: now}
+	off := unready(current, time.Hour, "ProgressDeadlineExceeded")
+	off.Spec.Replicas = new(int32(0))
+	for _, tc := range []struct {
+		name           string
+		judge          *Judge
+		d              *appsv1.Deployment
+		adopt, upgrade need
+	}{
+		{"from before", today, well(before.DeepCopy()), renewal, nothing},
+		{"from before, going", today, going, nothing, nothing},
+		{"up to date", today, well(current.DeepCopy()), nothing, nothing},
+		{"older", next, well(current.DeepCopy()), nothing, renewal},
+		{"just restarted", today, unready(current, time.Second, "ReplicaSetUpdated"), patience, patience},
+		{"restarted and never ready", today, unready(current, time.Hour, "ProgressDeadlineExceeded"), help, help},
+		{"restarted, nobody says how it went", today, unready(current, time.Hour, ""), help, help},
+		{"restarted and never ready, older by now", next, unready(current, time.Hour, "ProgressDeadlineExceeded"), nothing, renewal},
+		{"ready after its restart, and not now", today, unready(current, time.Hour, "NewReplicaSetAvailable"), nothing, nothing},
+		{"scaled to 0 since", today, off, nothing, nothing},
+	} {
+		for mode, want := range map[Mode]need{Adopt: tc.adopt, Upgrade: tc.upgrade} {
+			r := &Roll{Judge: tc.judge, Mode: mode, ReadyWithin: time.Minute, Now: func() time.Time { return now }}
+			if got := r.needs(tc.d); got != want {
+				t.Errorf("%s, mode %d: %d, want %d", tc.name, mode, got, want)
+			}
 		}
 	}
 }

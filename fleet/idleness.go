@@ -99,9 +99,7 @@ func seenPod(pod *corev1.Pod, answer said, idleFor time.Duration, now time.Time)
 		}
 	}
 	switch quiet := now.Sub(quietSince); {
-	case status.State == lifecycle.Idle:
-		return Seen{Work: IsIdle, Reason: "it says that it is idle", Since: quietSince}
-	case status.State != lifecycle.Running:
+	case status.State != lifecycle.Idle && status.State != lifecycle.Running:
 		return Seen{Work: Working, Reason: fmt.Sprintf("it says that it is %q; accepted are %q and %q", status.State, lifecycle.Idle, lifecycle.Running)}
 	case quietSince.IsZero():
 		return Seen{Work: Working, Reason: "it does not say when it was last active"}

@@ -45,6 +45,13 @@ func NewJudge(file []byte, restartRules bool) (*Judge, error) {
 	return &Judge{policy: p, file: decoded, options: inject.Options{RestartRules: restartRules}, podSecurity: podSecurity}, nil
 }
 
+// withoutRestartRules returns a Judge for an API server that drops them.
+func (j *Judge) withoutRestartRules() *Judge {
+	other := *j
+	other.options.RestartRules = false
+	return &other
+}
+
 // Covers says whether the policy has something to say in a namespace.
 func (j *Judge) Covers(namespace string) bool { return j.policy.Profile(namespace) != nil }
 
@@ -179,14 +186,14 @@ func (j *Judge) SidecarOf(namespace string, d *appsv1.Deployment) (state Sidecar
 	switch {
 	case !changes:
 		return SidecarCurrent, image
-	case image == "" && (j.SidecarImage() != "" || !Adopted(d)):
+	case image == "" && j.SidecarImage() != "":
 		return SidecarMissing, ""
 	}
 	return SidecarOutdated, image
 }
 
 // Adopted says whether a Deployment was admitted: whoever lacks the label was there before the installation.
-func Adopted(d *appsv1.Deployment) bool { return d.Labels[lifecycle.LabelDeployment] == d.Name }
+func Adopted(d *appsv1.Deployment) bool { return policy.Admitted(d.Name, d.Labels) }
 
 // chainOf names the kinds of controllers from a workload's Pods up to it.
 func chainOf(kind string) []string {

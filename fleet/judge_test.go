@@ -3,6 +3,7 @@ package fleet
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,8 +161,13 @@ func TestChanges(t *testing.T) {
 		t.Errorf("again: %q, %t", got, changes)
 	}
 	without, _ := judgeBy(t, "mode: Inject", "mode: None").Renewed(namespace, adopted)
-	if got := Changes(adopted, without)[0]; got != "sidecar ghcr.io/dexorder/lifecycle-sidecar:v0.1.0 is taken out" {
-		t.Errorf("without: %q", got)
+	want = []string{
+		"sidecar ghcr.io/dexorder/lifecycle-sidecar:v0.1.0 is taken out",
+		"container agent: it is started again after every exit code",
+		"volumes are taken out: lifecycle-token",
+	}
+	if diff := cmp.Diff(want, Changes(adopted, without)); diff != "" {
+		t.Errorf("without: -want +got\n%s", diff)
 	}
 }
 
@@ -177,14 +183,77 @@ func TestInstalledPodSecurity(t *testing.T) {
 		if err := yaml.Unmarshal(document, &n); err != nil {
 			t.Fatal(err)
 		}
-		got[n.Name] = n.Labels
-	}
-	for name, labels := range InstalledPodSecurity() {
-		for key, want := range labels {
-			if got[name][key] != want {
-				t.Errorf("namespace %s: label %s is %q, want %q", name, key, got[name][key], want)
+		enforced := map[string]string{}
+		for key, value := range n.Labels {
+			if strings.HasPrefix(key, psaapi.EnforceLevelLabel) { // and its version
+				enforced[key] = value
 			}
 		}
+		if judgeBy(t).Covers(n.Name) {
+			got[n.Name] = enforced
+		}
+	}
+	if diff := cmp.Diff(got, InstalledPodSecurity()); diff != "" {
+		t.Errorf("-manifests +audit\n%s", diff)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	image, claim := Finding{Rule: "image-allowlist", Field: "a"}, Finding{Rule: "volumes", Field: "b"}
+	other := image
+	other.Message = "allowed are others"
+	for _, tc := range []struct {
+		name       string
+		now, today Report
+		want       []News
+	}{
+		{"the same", Report{Refused: []Finding{other}}, Report{Refused: []Finding{image}}, nil},
+		{"refused", Report{Refused: []Finding{image}}, Report{}, []News{NewlyRefused}},
+		{"refused where it was warned", Report{Refused: []Finding{image}}, Report{Warned: []Finding{image}}, []News{NewlyRefused}},
+		{"refused for more", Report{Refused: []Finding{image, claim}}, Report{Refused: []Finding{image}}, []News{RefusedMore}},
+		{"refused for less", Report{Refused: []Finding{image}}, Report{Refused: []Finding{image, claim}}, nil},
+		{"accepted", Report{}, Report{Refused: []Finding{image}}, []News{NewlyAccepted}},
+		{"warned", Report{Warned: []Finding{image}}, Report{}, []News{NewlyWarned}},
+		{"warned where it was refused", Report{Warned: []Finding{image}}, Report{Refused: []Finding{image}}, []News{NewlyAccepted}},
+		{"stuck", Report{Stuck: []Finding{image}}, Report{}, []News{NewlyStuck}},
+		{"free", Report{}, Report{Stuck: []Finding{image}}, []News{NewlyFree}},
+		{"outdated", Report{Adopted: true, Sidecar: SidecarOutdated}, Report{Adopted: true, Sidecar: SidecarCurrent}, []News{NewlyOutdated}},
+		{"outdated before", Report{Adopted: true, Sidecar: SidecarOutdated}, Report{Adopted: true, Sidecar: SidecarOutdated}, nil},
+	} {
+		tc.now.compare(&tc.today)
+		if !slices.Equal(tc.now.News, tc.want) {
+			t.Errorf("%s: %q, want %q", tc.name, tc.now.News, tc.want)
+		}
+	}
+}
+
+func TestSummaryRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		s               Summary
+		today, previews bool
+	}{
+		{Summary{}, false, false},
+		{Summary{Refused: 1}, true, false},
+		{Summary{Stuck: 1}, true, false},
+		{Summary{Refused: 1, NewlyRefused: 1}, true, true},
+		{Summary{Refused: 1, RefusedMore: 1}, true, true},
+		{Summary{Stuck: 1, NewlyStuck: 1}, true, true},
+		{Summary{Warned: 1, NewlyWarned: 1, NewlyOutdated: 1}, false, false},
+	} {
+		if tc.s.Refuses(Basis{}) != tc.today || tc.s.Refuses(Basis{Preview: true}) != tc.previews {
+			t.Errorf("%+v: %t, in a preview %t", tc.s, tc.s.Refuses(Basis{}), tc.s.Refuses(Basis{Preview: true}))
+		}
+	}
+}
+
+func TestIsAudited(t *testing.T) {
+	for apiVersion, want := range map[string]bool{"apps/v1": true, "extensions/v1beta1": false, "apps.example.com/v1": false, "a/b/c": false} {
+		if got := isAudited(&metav1.OwnerReference{APIVersion: apiVersion, Kind: "ReplicaSet"}); got != want {
+			t.Errorf("%s: %t", apiVersion, got)
+		}
+	}
+	if isAudited(nil) || isAudited(&metav1.OwnerReference{APIVersion: "argoproj.io/v1alpha1", Kind: "Workflow"}) {
+		t.Error("what nobody looks at counts as looked at")
 	}
 }
 

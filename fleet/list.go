@@ -2,9 +2,9 @@ package fleet
 
 import (
 	"context"
-	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -31,8 +31,8 @@ type Entry struct {
 	Storage string
 }
 
-// asking bounds how many agents are asked at once what they do.
-const asking = 16
+// asking bounds how many agents are asked at once what they do. One that does not answer takes askTimeout.
+const asking = 64
 
 // List hands an Entry of every agent to each, by namespace and name. Idle is who would be taken for idle by a Roll with that IdleFor;
 // whoever cannot be asked is taken to work.
@@ -41,54 +41,45 @@ func List(ctx context.Context, c *Cluster, j *Judge, namespace, selector string,
 	if err != nil {
 		return err
 	}
-	for _, n := range namespaces {
-		var batch []*appsv1.Deployment
-		flush := func() error {
-			entries, err := entriesOf(ctx, c, j, batch, idleFor)
-			batch = nil
-			if err != nil {
-				return err
+	group, ctx := errgroup.WithContext(ctx)
+	looking := make(chan chan Entry, asking) // in the order of the list
+	group.Go(func() error {
+		defer close(looking)
+		return c.eachDeployment(ctx, namespace, selector, func(d *appsv1.Deployment) error {
+			if _, ok := namespaces[d.Namespace]; !ok {
+				return nil
 			}
-			for _, e := range entries {
+			found := make(chan Entry, 1)
+			select {
+			case looking <- found:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			group.Go(func() error {
+				s, err := c.look(ctx, d, idleFor, time.Now)
+				if err != nil {
+					return err
+				}
+				found <- j.entry(d, s)
+				return nil
+			})
+			return nil
+		})
+	})
+	group.Go(func() error {
+		for found := range looking {
+			select {
+			case e := <-found:
 				if err := each(e); err != nil {
 					return err
 				}
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			return nil
 		}
-		err := c.eachDeployment(ctx, n.Name, selector, func(d *appsv1.Deployment) error {
-			if batch = append(batch, d); len(batch) < asking {
-				return nil
-			}
-			return flush()
-		})
-		if err != nil {
-			return err
-		}
-		if err := flush(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func entriesOf(ctx context.Context, c *Cluster, j *Judge, batch []*appsv1.Deployment, idleFor time.Duration) ([]Entry, error) {
-	entries, errs := make([]Entry, len(batch)), make([]error, len(batch))
-	var wait sync.WaitGroup
-	for i, d := range batch {
-		wait.Go(func() {
-			var s Seen
-			s, errs[i] = c.look(ctx, d, idleFor, time.Now)
-			entries[i] = j.entry(d, s)
-		})
-	}
-	wait.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return entries, nil
+		return nil
+	})
+	return group.Wait()
 }
 
 func (j *Judge) entry(d *appsv1.Deployment, s Seen) Entry {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -58,9 +59,14 @@ type News string
 // The values of News.
 const (
 	NewlyRefused  News = "newly refused"
+	RefusedMore   News = "refused for more"
 	NewlyAccepted News = "newly accepted"
+	NewlyWarned   News = "newly warned about"
 	NewlyStuck    News = "its next Pod would newly not come up"
 	NewlyFree     News = "its next Pod would come up again"
+
+	// NewlyOutdated counts, and is no news of its own: a new sidecar's image is news of every agent.
+	NewlyOutdated News = "newly not up to date"
 )
 
 func newReport(j *Judge, n Namespace, o *workload.Object, claims map[string]policy.Claim) *Report {
@@ -91,16 +97,25 @@ func findings(violations []policy.Violation) []Finding {
 
 // compare fills in News.
 func (r *Report) compare(today *Report) {
-	changed := func(now, before int, more, less News) {
-		switch {
-		case now > 0 && before == 0:
-			r.News = append(r.News, more)
-		case now == 0 && before > 0:
-			r.News = append(r.News, less)
+	add := func(is bool, news News) {
+		if is {
+			r.News = append(r.News, news)
 		}
 	}
-	changed(len(r.Refused), len(today.Refused), NewlyRefused, NewlyAccepted)
-	changed(len(r.Stuck), len(today.Stuck), NewlyStuck, NewlyFree)
+	add(len(r.Refused) > 0 && len(today.Refused) == 0, NewlyRefused)
+	add(len(today.Refused) > 0 && hasMore(r.Refused, today.Refused), RefusedMore)
+	add(len(r.Refused) == 0 && len(today.Refused) > 0, NewlyAccepted)
+	add(hasMore(r.Warned, slices.Concat(today.Warned, today.Refused)), NewlyWarned)
+	add(len(r.Stuck) > 0 && len(today.Stuck) == 0, NewlyStuck)
+	add(len(r.Stuck) == 0 && len(today.Stuck) > 0, NewlyFree)
+	add(r.Adopted && r.Sidecar != SidecarCurrent && today.Sidecar == SidecarCurrent, NewlyOutdated)
+}
+
+// hasMore says whether a rule objects to a field that it did not object to before. What it says of it may well have changed.
+func hasMore(now, before []Finding) bool {
+	return slices.ContainsFunc(now, func(f Finding) bool {
+		return !slices.ContainsFunc(before, func(g Finding) bool { return f.Rule == g.Rule && f.Field == g.Field })
+	})
 }
 
 // Summary counts reports.
@@ -116,8 +131,19 @@ type Summary struct {
 
 	// Of a preview.
 	NewlyRefused  int `json:"newlyRefused,omitempty"`
+	RefusedMore   int `json:"refusedForMore,omitempty"`
 	NewlyAccepted int `json:"newlyAccepted,omitempty"`
+	NewlyWarned   int `json:"newlyWarned,omitempty"`
 	NewlyStuck    int `json:"newlyStuck,omitempty"`
+	NewlyOutdated int `json:"withNewlyOutdatedSidecar,omitempty"`
+}
+
+// Refuses says whether something would be refused, or a Pod would not come up; in a preview, by the policy that is previewed alone.
+func (s *Summary) Refuses(b Basis) bool {
+	if b.Preview {
+		return s.NewlyRefused+s.RefusedMore+s.NewlyStuck > 0
+	}
+	return s.Refused+s.Stuck > 0
 }
 
 // Add counts one more.
@@ -134,11 +160,14 @@ func (s *Summary) Add(r *Report) {
 	count(&s.Stuck, len(r.Stuck) > 0)
 	count(&s.NotAdopted, r.Sidecar != "" && !r.Adopted)
 	count(&s.NoSidecar, r.Sidecar == SidecarMissing)
-	count(&s.Outdated, r.Sidecar == SidecarOutdated)
+	count(&s.Outdated, r.Adopted && r.Sidecar == SidecarOutdated)
 	for _, news := range r.News {
 		count(&s.NewlyRefused, news == NewlyRefused)
+		count(&s.RefusedMore, news == RefusedMore)
 		count(&s.NewlyAccepted, news == NewlyAccepted)
+		count(&s.NewlyWarned, news == NewlyWarned)
 		count(&s.NewlyStuck, news == NewlyStuck)
+		count(&s.NewlyOutdated, news == NewlyOutdated)
 	}
 }
 
@@ -169,7 +198,7 @@ type textWriter struct {
 
 // Report implements Writer.
 func (t *textWriter) Report(r *Report) error {
-	if t.basis.Preview && len(r.News) == 0 && r.NotUnderstood == "" {
+	if t.basis.Preview && r.NotUnderstood == "" && !slices.ContainsFunc(r.News, func(n News) bool { return n != NewlyOutdated }) {
 		return nil
 	}
 	title := titleOf(r)
@@ -194,9 +223,12 @@ func (t *textWriter) Report(r *Report) error {
 	case SidecarMissing:
 		say("it has no sidecar")
 	case SidecarOutdated:
-		if r.SidecarImage != "" {
+		switch {
+		case !r.Adopted && r.SidecarImage == "":
+			say("nothing is injected")
+		case r.SidecarImage != "":
 			say("its sidecar is %s, or what else is injected is not today's", r.SidecarImage)
-		} else {
+		default:
 			say("what is injected is not today's")
 		}
 	}
@@ -250,8 +282,8 @@ func (t *textWriter) End(s Summary) error {
 	_, err := fmt.Fprintf(t.w, "%d workloads by %s (%s): %d would be refused, %d warned about; the next Pod of %d would not come up\n",
 		s.Workloads, t.basis.Policy, inForce, s.Refused, s.Warned, s.Stuck)
 	if err == nil && t.basis.Preview {
-		_, err = fmt.Fprintf(t.w, "compared with today: %d newly refused, %d newly accepted; the next Pod of %d would newly not come up\n",
-			s.NewlyRefused, s.NewlyAccepted, s.NewlyStuck)
+		_, err = fmt.Fprintf(t.w, "compared with today: %d newly refused, %d refused for more, %d newly accepted, %d newly warned about; the next Pod of %d "+
+			"would newly not come up; %d newly not up to date\n", s.NewlyRefused, s.RefusedMore, s.NewlyAccepted, s.NewlyWarned, s.NewlyStuck, s.NewlyOutdated)
 	}
 	if err == nil && s.NotAdopted+s.NoSidecar+s.Outdated > 0 {
 		_, err = fmt.Fprintf(t.w, "%d are not adopted, %d have no sidecar, %d are not up to date\n", s.NotAdopted, s.NoSidecar, s.Outdated)

@@ -24,14 +24,58 @@ const (
 // concerned says whether a Deployment is one of a mode's.
 func (m Mode) concerned(d *appsv1.Deployment) bool { return Adopted(d) == (m == Upgrade) }
 
+// need is what an agent needs of a Roll.
+type need int
+
+const (
+	nothing  need = iota
+	renewal       // it has not what is injected today
+	patience      // an earlier run has restarted it, and it may still come up
+	help          // an earlier run has restarted it, and it has not come up
+)
+
+// needs says what a Deployment needs. Who is deleted needs nothing any more.
+func (r *Roll) needs(d *appsv1.Deployment) need {
+	if d.DeletionTimestamp != nil {
+		return nothing
+	}
+	_, changes := r.judge().Renewed(d.Namespace, d)
+	switch {
+	case changes && r.Mode.concerned(d):
+		return renewal
+	case changes:
+		return nothing
+	case underWay(d, r.ReadyWithin, r.Now()) > 0:
+		return patience
+	case neverReady(d):
+		return help
+	}
+	return nothing
+}
+
+// neverReady says whether an agent was restarted by an earlier run, and has not been ready since. That a rollout has once succeeded the
+// Deployment's condition Progressing says until the next one, whatever became of the Pods later.
+func neverReady(d *appsv1.Deployment) bool {
+	if _, renewed := d.Spec.Template.Annotations[lifecycle.AnnotationRenewedAt]; !renewed || settled(d) || replicasOf(d) == 0 {
+		return false
+	}
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Reason == rolloutDone && d.Status.ObservedGeneration >= d.Generation {
+			return false
+		}
+	}
+	return true
+}
+
+// rolloutDone is the reason of the condition Progressing of a Deployment that was rolled out; the API has no name for it.
+const rolloutDone = "NewReplicaSetAvailable"
+
 // hindrance says why a Deployment is better left alone whatever its agent does; empty if nothing speaks against it. One that is not
 // ready now is left alone, since nobody could tell afterwards what the restart has done to it; unless it has no Pod, since none was let
 // in, or an earlier upgrade has made it so: the restart may put that right.
 func (m Mode) hindrance(d *appsv1.Deployment) string {
 	_, renewed := d.Spec.Template.Annotations[lifecycle.AnnotationRenewedAt]
 	switch {
-	case d.DeletionTimestamp != nil:
-		return "it is being deleted"
 	case d.Spec.Paused:
 		return "its rollouts are paused: kubectl rollout resume"
 	case d.Status.ObservedGeneration >= d.Generation && (d.Status.Replicas == 0 || m == Upgrade && renewed):

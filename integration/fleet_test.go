@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -195,10 +196,14 @@ func (f *fleetTest) testAudit(t *testing.T) {
 		t.Errorf("%d workloads, %+v, %+v", len(report.Workloads), report.Summary, report.Basis)
 	}
 
-	// Whoever is refused by the audit is refused by the server, and nobody else.
+	// Whoever is refused by the audit is refused by the server, and nobody else; Deployments and their Pods.
+	controller := f.as(t, "replicaset-controller")
 	for _, r := range report.Workloads {
 		if r.Kind != "Deployment" {
 			continue
+		}
+		if err := f.createNextPod(t, controller, r.Name); err != nil != (len(r.Stuck) > 0) && r.Name != "old-off" && r.Name != "old-storage" {
+			t.Errorf("the next Pod of %s: the audit says %+v, the server %v", r.Name, r.Stuck, err)
 		}
 		d := agent(r.Name)
 		f.get(t, d)
@@ -214,15 +219,51 @@ func (f *fleetTest) testAudit(t *testing.T) {
 		}
 	}
 
+	// What another controller makes is nobody's whom a rule knows.
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: agents, Name: "workflow-step", OwnerReferences: []metav1.OwnerReference{{
+		APIVersion: "argoproj.io/v1alpha1", Kind: "Workflow", Name: "w", UID: "w", Controller: ptr(true),
+	}}}, Spec: agent("other", careful).Spec.Template.Spec}
+	f.before(t, func() { f.create(t, pod) })
+	if out := f.run(t, 1, "audit"); !strings.Contains(out, "dexorder-agents/Pod workflow-step: would be refused\n") {
+		t.Error(out)
+	}
+	if err := f.Client.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+
 	changed := bytes.Replace(v1alpha1.Example(), []byte("          - ghcr.io/dexorder/*\n"), []byte("          - docker.io/library/nginx\n"), 1)
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	if err := os.WriteFile(file, changed, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.golden(t, "audit-preview.txt", strings.ReplaceAll(f.run(t, 1, "audit", "--policy", file), file, "policy.yaml"))
+	same := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(same, v1alpha1.Example(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := f.run(t, 0, "audit", "--policy", same); strings.Count(out, "\n") != 3 {
+		t.Errorf("a preview of what is in force has news:\n%s", out)
+	}
 	if out := f.run(t, 2, "audit", "-n", "default"); !strings.Contains(out, `--namespace "default" is not covered by the policy; covered are dexorder-agents, agent-*`) {
 		t.Error(out)
 	}
+}
+
+// createNextPod asks in a dry run for the Pod that the ReplicaSet of an agent would make.
+func (f *fleetTest) createNextPod(t *testing.T, controller client.Client, name string) error {
+	t.Helper()
+	var sets appsv1.ReplicaSetList
+	if err := f.Client.List(t.Context(), &sets, client.InNamespace(agents), client.MatchingLabels{"app": name}); err != nil {
+		t.Fatal(err)
+	}
+	if len(sets.Items) != 1 {
+		t.Fatalf("%s has %d ReplicaSets, want 1", name, len(sets.Items))
+	}
+	set := &sets.Items[0]
+	pod := &corev1.Pod{ObjectMeta: *set.Spec.Template.ObjectMeta.DeepCopy(), Spec: set.Spec.Template.Spec}
+	pod.Namespace, pod.GenerateName = agents, set.Name+"-"
+	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
+	return controller.Create(t.Context(), pod, client.DryRunAll)
 }
 
 // startKubelet gives Pods the status of Pods that run, and an address where a lifecycle manager may be.
@@ -410,6 +451,20 @@ func (f *fleetTest) testStops(t *testing.T) {
 		t.Error("it did not stop")
 	}
 
+	// Run again after its time, it stops at the same one, until that is skipped.
+	again := slices.Concat(args, []string{"--ready-within", "1s"})
+	if out := f.run(t, 1, again...); !strings.Contains(out, "stop-b: failed: an earlier run has restarted it, and it has not been ready since: Pod stop-b-") ||
+		!strings.Contains(out, "use --skip-failed") {
+		t.Error(out)
+	}
+	if out := f.run(t, 1, append(again, "--skip-failed", "--dry-run")...); !strings.Contains(out, "stop-b: left out: an earlier run") ||
+		!strings.Contains(out, "stop-c: would be done") {
+		t.Error(out)
+	}
+	if f.podUID(t, "stop-a") != working || f.sidecar(t, "stop-a")+f.sidecar(t, "stop-c") != "" {
+		t.Error("the second run did not stop")
+	}
+
 	// Run again, it waits for the one that is under way, and goes on when that is ready.
 	recovered := time.AfterFunc(time.Second, func() { f.breaks() })
 	defer recovered.Stop()
@@ -526,6 +581,21 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 			t.Error(out)
 		}
 		untouched(t)
+	})
+	t.Run("the servers do not know other settings yet", func(t *testing.T) {
+		f.manager(t, func(int) idle.Status { return says(lifecycle.Idle) })
+		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: fleet.PolicyConfigMap}}
+		f.get(t, config)
+		config.Data[fleet.PolicyKey] = strings.Replace(string(v1alpha1.Example()), "memory: 32Mi", "memory: 48Mi", 1)
+		if err := f.Client.Update(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
+		if out := f.run(t, 2, upgrade...); !strings.Contains(out, "agent dexorder-agents/new: the webhook does not inject what the policy in force says") ||
+			strings.Contains(out, "nothing is to be done") {
+			t.Error(out)
+		}
+		untouched(t)
+		published(newer)
 	})
 	inForce(next, newer)
 	t.Run("works", func(t *testing.T) {

@@ -18,6 +18,12 @@ func OwnerOf(o metav1.Object, kinds ...string) *Owner {
 	return owner
 }
 
+// Admitted says whether a Deployment was admitted by the system: each gets the label, and is not admitted without. One that lacks it was
+// there before.
+func Admitted(name string, labels map[string]string) bool {
+	return labels[lifecycle.LabelDeployment] == name
+}
+
 // SidecarOf returns the container under the sidecar's name in a Deployment's Pod template, nil if there is none.
 func SidecarOf(d *appsv1.Deployment) *corev1.Container {
 	containers := d.Spec.Template.Spec.Containers

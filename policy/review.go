@@ -145,7 +145,7 @@ func (p *Profile) predates(owner *Owner) bool {
 	case "":
 		return false
 	case kindDeployment:
-		return owner.Labels[lifecycle.LabelDeployment] != owner.Name
+		return !Admitted(owner.Name, owner.Labels)
 	default:
 		if slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind) {
 			return !owner.Created.IsZero() && owner.Created.Before(p.file.AdoptBefore)

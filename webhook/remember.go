@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dexorder/agent-lifecycle/policy"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // The kinds that facts are made of.
@@ -116,11 +117,5 @@ func mountedClaims(o client.Object) []string {
 	if !ok {
 		return nil
 	}
-	var names []string
-	for i := range d.Spec.Template.Spec.Volumes {
-		if claim := d.Spec.Template.Spec.Volumes[i].PersistentVolumeClaim; claim != nil {
-			names = append(names, claim.ClaimName)
-		}
-	}
-	return names
+	return workload.Claims(&d.Spec.Template.Spec)
 }

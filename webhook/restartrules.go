@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -10,12 +9,10 @@ import (
 
 	"gomodules.xyz/jsonpatch/v2"
 	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/util/version"
 	apiversion "k8s.io/apimachinery/pkg/version"
-)
 
-// restartRulesSince is the Kubernetes version in which container restart rules (KEP-5307) are on by default.
-var restartRulesSince = version.MajorMinor(1, 35)
+	"github.com/dexorder/agent-lifecycle/inject"
+)
 
 const (
 	// askVersion is how often the server's version is read: an upgrade of the cluster is not news that hurries.
@@ -78,16 +75,16 @@ func (r *RestartRules) ask() error {
 	if err != nil {
 		return err
 	}
-	v, err := version.ParseSemantic(info.GitVersion)
+	recent, err := inject.KeepsRestartRules(info.GitVersion)
 	if err != nil {
-		return fmt.Errorf("version %q: %w", info.GitVersion, err)
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.version == info.GitVersion {
 		return nil
 	}
-	r.version, r.recent = info.GitVersion, version.MajorMinor(v.Major(), v.Minor()).AtLeast(restartRulesSince)
+	r.version, r.recent = info.GitVersion, recent
 	r.dropped, r.seen = false, time.Time{}
 	r.metrics.restartRules(r.recent)
 	r.log.Info("Container restart rules", "serverVersion", r.version, "injected", r.recent)

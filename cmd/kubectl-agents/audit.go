@@ -16,8 +16,9 @@ const auditHelp = `What runs is judged as the webhook would judge its next chang
 be accepted; what would be warned about; which Pods would not come up again after a restart, also by the Pod Security level of their
 namespace; and which agents lack the sidecar or have an older one. Nothing is changed.
 
-Without --policy the policy in force decides. With it, the answer is what would be new if that one were in force. Where the system is
-not installed, everything is judged as after the installation with that policy, or with the example policy.
+Without --policy the policy in force decides. With it, the answer is what would be new if that one were in force, and the exit code
+tells of that alone. Where the system is not installed, everything is judged as after the installation with that policy, or with the
+example policy.
 
 Examples:
   # Before and after an installation
@@ -30,7 +31,7 @@ Examples:
   kubectl agents audit -n dexorder-agents -o json
 
 Exit codes:
-  0  nothing would be refused
+  0  nothing would be refused; in a preview: no more than today
   1  something would be refused, or a Pod would not come up again
   2  something is not understood, or could not be found out
 `
@@ -84,7 +85,7 @@ func (a *auditFlags) run(s streams) int {
 		return exitNotUnderstood
 	case summary.NotUnderstood > 0:
 		return exitNotUnderstood
-	case summary.Refused+summary.Stuck > 0:
+	case summary.Refuses(basis):
 		return exitDenied
 	}
 	return exitOK

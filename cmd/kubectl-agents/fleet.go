@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
@@ -40,7 +41,7 @@ func (f *fleetFlags) connect(ctx context.Context) (cluster *fleet.Cluster, judge
 	if err != nil {
 		return nil, nil, "", err
 	}
-	config.QPS, config.Burst = 100, 200 // one after the other, and nobody else waits for this process
+	config.QPS = -1 // the API server sees to it that nobody else has to wait
 	config.WarningHandler = rest.NoWarnings{}
 	if cluster, err = fleet.Connect(config, f.clusterFlags.namespace); err != nil {
 		return nil, nil, "", err
@@ -67,9 +68,9 @@ func (f *fleetFlags) checkCovered(judge *fleet.Judge) error {
 	return nil
 }
 
-// untilInterrupted returns a context that ends with the first interrupt. The second one ends the program.
+// untilInterrupted returns a context that ends with the first signal to stop. The second one ends the program.
 func untilInterrupted() (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }

@@ -20,8 +20,8 @@ Agents that the policy would refuse are listed and left as they are. So are agen
 run at all, is restarted. An agent without a lifecycle manager on port 8377 says nothing, and counts as working; --restart-working
 restarts those too, after all others. It is looked again right before each restart.
 
-It stops at the first agent that is not ready in time, and says why. Interrupted, it waits for the agent that it has just restarted, and
-then ends; run again, it goes on where it was.
+It stops at the first agent that is not ready in time, and says why; so does each later run, until that agent is well or --skip-failed
+is given. Interrupted, it waits for the agents that it has just restarted, and then ends; run again, it goes on where it was.
 
 Examples:
   kubectl agents adopt --dry-run
@@ -39,10 +39,10 @@ today's, one after the other, and are restarted for it. Nothing else of them is 
 
 With --only-idle, which is the default, agents that work are left as they are: an agent is restarted if it says, on its lifecycle
 manager's port 8377, that nothing keeps it and its last activity was at least --idle-for ago, or if it does not run at all. What cannot
-be asked counts as working. It is looked again right before each restart. With --only-idle=false the others follow at the end.
+be asked counts as working: the API server has to reach agents on that port. It is looked again right before each restart. With --only-idle=false the others follow at the end.
 
-It stops at the first agent that is not ready in time, and says why. Interrupted, it waits for the agent that it has just restarted, and
-then ends; run again, it goes on where it was.
+It stops at the first agent that is not ready in time, and says why; so does each later run, until that agent is well or --skip-failed
+is given. Interrupted, it waits for the agents that it has just restarted, and then ends; run again, it goes on where it was.
 
 Examples:
   kubectl agents upgrade --only-idle --dry-run
@@ -86,13 +86,17 @@ type rollFlags struct {
 	mode                 fleet.Mode
 	rate, selector       string
 	readyWithin, idleFor time.Duration
-	working, dryRun      bool
+	maxUnavailable       int
+	working, skipFailed  bool
+	dryRun               bool
 }
 
 func (r *rollFlags) bind(flags *pflag.FlagSet) {
-	flags.StringVar(&r.rate, "rate", "10/m", "how many agents to restart at most, in `N/s`, N/m or N/h; one is waited for before the next")
+	flags.StringVar(&r.rate, "rate", "10/m", "how many agents to restart at most, in `N/s`, N/m or N/h")
+	flags.IntVar(&r.maxUnavailable, "max-unavailable", 1, "how many agents may be on their way up at once; the next one waits for one of them")
 	bindIdleFor(flags, &r.idleFor)
 	flags.DurationVar(&r.readyWithin, "ready-within", 3*time.Minute, "how long an agent may take to become ready")
+	flags.BoolVar(&r.skipFailed, "skip-failed", false, "go on although agents are not ready that an earlier run has restarted")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "say what would be done, and do nothing")
 	flags.StringVarP(&r.selector, "selector", "l", "", "labels of the Deployments that are meant")
 	r.fleetFlags.bind(flags)
@@ -112,6 +116,10 @@ func (r *rollFlags) run(s streams) int {
 		s.fail("--selector %q: %v", r.selector, err)
 		return exitNotUnderstood
 	}
+	if r.maxUnavailable < 1 {
+		s.fail("--max-unavailable %d: accepted is a number of at least 1", r.maxUnavailable)
+		return exitNotUnderstood
+	}
 	if r.readyWithin <= 0 || r.idleFor < 0 {
 		s.fail("--ready-within %s, --idle-for %s: accepted are durations such as 3m; that of --ready-within is more than 0", r.readyWithin, r.idleFor)
 		return exitNotUnderstood
@@ -125,10 +133,13 @@ func (r *rollFlags) run(s streams) int {
 	}
 	roll := &fleet.Roll{
 		Cluster: cluster, Judge: judge, Mode: r.mode, Namespace: r.agents, Selector: r.selector, Every: every, ReadyWithin: r.readyWithin,
-		IdleFor: r.idleFor, Working: r.working, DryRun: r.dryRun, Now: time.Now, Say: func(step fleet.Step) { s.tell(&step) },
+		MaxUnavailable: r.maxUnavailable, IdleFor: r.idleFor, Working: r.working, SkipFailed: r.skipFailed, DryRun: r.dryRun, Now: time.Now,
+		Say: func(step fleet.Step) { s.tell(&step) },
 	}
 	tally, err := roll.Run(ctx)
-	fmt.Fprintf(s.out, "%s\n", tally)
+	if err == nil || len(tally) > 0 {
+		fmt.Fprintf(s.out, "%s\n", tally)
+	}
 	left := tally[fleet.Refused] + tally[fleet.LeftOut] + tally[fleet.Failed] + tally[fleet.Would]
 	switch {
 	case errors.Is(err, context.Canceled):
