@@ -89,6 +89,11 @@ bench-lives: ## Measure how long agents take to go, on the kind cluster of E2E_K
 bench-wake: ## Measure how long users wait for agents, on the kind cluster of E2E_KUBECONFIG, as make e2e leaves it.
 	@go run ./bench/wake
 
+.PHONY: bench-fleet
+bench-fleet: ## Measure what audit, upgrade and list cost, side by side with kubectl get; takes three minutes.
+#- SIZES=10000 measures a large fleet.
+	@assets=$$(tools/assets) && KUBEBUILDER_ASSETS="$$assets" bench/fleet/run
+
 .PHONY: bench-reaper
 bench-reaper: ## Measure the reaper, side by side with a shell loop; takes ten minutes.
 #- SIZES=100,1000,10000 DRAIN=5000 measures a large fleet, for an hour.
