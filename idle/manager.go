@@ -168,9 +168,9 @@ func (m *Manager) change(do func(now time.Time) error) error {
 	return nil
 }
 
-// alive forgets warning and snooze: something real has happened.
+// alive forgets the warning: something real has happened. A snooze stays, which may well end later than the timeout that begins now.
 func (m *Manager) alive(now time.Time) {
-	m.since, m.snoozed, m.warned = now, time.Time{}, time.Time{}
+	m.since, m.warned = now, time.Time{}
 	m.setState(lifecycle.Running, now)
 }
 

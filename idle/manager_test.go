@@ -99,6 +99,23 @@ func TestManager(t *testing.T) {
 			}
 			return 19*time.Minute + 30*time.Second
 		},
+		"activity in a snooze": func(t *testing.T, m *Manager) time.Duration {
+			_, _, err := m.Snooze(25 * time.Minute)
+			must(t, err)
+			time.Sleep(time.Minute)
+			must(t, m.RecordActivity("chat"))
+			if until := m.Status().Snooze; until == nil {
+				t.Error("the snooze is gone")
+			}
+			return 25 * time.Minute
+		},
+		"activity at the end of a snooze": func(t *testing.T, m *Manager) time.Duration {
+			_, _, err := m.Snooze(25 * time.Minute)
+			must(t, err)
+			time.Sleep(24*time.Minute + 30*time.Second)
+			must(t, m.RecordActivity("chat"))
+			return 34*time.Minute + 30*time.Second
+		},
 		"snoozes are bounded": func(t *testing.T, m *Manager) time.Duration {
 			for range 3 {
 				_, _, err := m.Snooze(time.Hour)

@@ -72,7 +72,7 @@ func Compose(dir, overlay string, components, images []string) error {
 		return err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "resources:\n- %s\ncomponents:\n", filepath.Join(up, overlay))
+	fmt.Fprintf(&b, "sortOptions:\n  order: fifo\nresources:\n- %s\ncomponents:\n", filepath.Join(up, overlay))
 	for _, component := range components {
 		fmt.Fprintf(&b, "- %s\n", filepath.Join(up, component))
 	}

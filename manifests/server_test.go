@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	psaapi "k8s.io/pod-security-admission/api"
 	psapolicy "k8s.io/pod-security-admission/policy"
@@ -70,8 +71,9 @@ func TestServerStaysAvailable(t *testing.T) {
 		if got := spec.Strategy.RollingUpdate.MaxUnavailable; got == nil || got.IntValue() != 0 {
 			t.Errorf("maxUnavailable %v, want 0: a rollout must not take the last server away", got)
 		}
-		if got := spec.Template.Spec.PriorityClassName; got != "system-cluster-critical" {
-			t.Errorf("priority class %q", got)
+		class := as[schedulingv1.PriorityClass](t, one(t, in.objects, "PriorityClass", spec.Template.Spec.PriorityClassName))
+		if never := class.PreemptionPolicy; class.Value < 1_000_000_000 || never == nil || *never != corev1.PreemptNever {
+			t.Errorf("priority class %+v, want one before all others of users, which evicts nobody", class)
 		}
 		container := in.container(t)
 		if container.ReadinessProbe == nil || container.ReadinessProbe.HTTPGet.Path != "/readyz" {

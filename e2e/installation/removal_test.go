@@ -24,7 +24,7 @@ func expectRemoved(t *testing.T) {
 	defer took(t, "until all is gone", time.Now())
 	eventually(t, func(context.Context) error {
 		left := mustKubectl(t, "get", "-o", "name", "-l", "app.kubernetes.io/part-of=agent-lifecycle",
-			"clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration,"+
+			"clusterrole,clusterrolebinding,priorityclass,mutatingwebhookconfiguration,validatingwebhookconfiguration,"+
 				"validatingadmissionpolicy,validatingadmissionpolicybinding,namespace")
 		left += mustKubectl(t, "get", "-o", "name", "-n", agentsNamespace, "-l", "app.kubernetes.io/part-of=agent-lifecycle",
 			"role,rolebinding,networkpolicy,serviceaccount,configmap")

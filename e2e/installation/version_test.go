@@ -110,7 +110,7 @@ func clean(t *testing.T) {
 		mustHelm(t, "uninstall", release, "--namespace", namespace, "--ignore-not-found")
 	}
 	mustKubectl(t, "delete", "-l", "app.kubernetes.io/part-of=agent-lifecycle", "--wait=false",
-		"clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding")
+		"clusterrole,clusterrolebinding,priorityclass,validatingadmissionpolicy,validatingadmissionpolicybinding")
 	// Nobody waits here for what they have to finish. A namespace that finds Pods looks again after half their grace period.
 	for _, namespace := range []string{agentsNamespace, roleNamespace, systemNamespace} {
 		mustKubectl(t, "-n", namespace, "delete", "deployments", "--all")

@@ -22,12 +22,13 @@ var installed = []string{
 	"namespaces.yaml",
 	"service-accounts.yaml",
 	"rbac.yaml",
-	"breaker.yaml",
 	"self-delete-policy.yaml",
 	"keep-policy.yaml",
 	"reaping-policy.yaml",
 	"mutating-webhook.yaml",
 	"validating-webhook.yaml",
+	"self-delete-binding.yaml",
+	"breaker.yaml",
 }
 
 func (i *Installation) apply(ctx context.Context) error {
