@@ -22,8 +22,11 @@ type recorder struct {
 	server *httptest.Server
 
 	mu    sync.Mutex
-	calls []string
+	calls []call
 }
+
+// call is what the API server asked, about which object.
+type call struct{ what, object string }
 
 func newRecorder(t *testing.T) *recorder {
 	t.Helper()
@@ -43,7 +46,10 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if review.Request.SubResource != "" {
 		resource += "/" + review.Request.SubResource
 	}
-	r.note(strings.Join([]string{strings.TrimPrefix(request.URL.Path, "/"), string(review.Request.Operation), resource}, " "))
+	r.note(call{
+		strings.Join([]string{strings.TrimPrefix(request.URL.Path, "/"), string(review.Request.Operation), resource}, " "),
+		review.Request.Namespace + "/" + nameOf(review.Request),
+	})
 
 	review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
 	review.Request = nil
@@ -51,20 +57,35 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	_ = json.NewEncoder(w).Encode(review)
 }
 
-func (r *recorder) note(call string) {
+// nameOf is what a request is about. One of a whole collection names none.
+func nameOf(r *admissionv1.AdmissionRequest) string {
+	var old metav1.PartialObjectMetadata
+	if err := json.Unmarshal(r.OldObject.Raw, &old); err == nil {
+		return old.Name
+	}
+	return r.Name
+}
+
+// note leaves out what is asked again: where its cache is behind, the API server begins a change anew with what is stored.
+func (r *recorder) note(c call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.calls = append(r.calls, call)
+	if !slices.Contains(r.calls, c) {
+		r.calls = append(r.calls, c)
+	}
 }
 
 // take returns what arrived since it was last called, sorted.
 func (r *recorder) take() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	calls := r.calls
+	var all []string
+	for _, c := range r.calls {
+		all = append(all, c.what)
+	}
 	r.calls = nil
-	slices.Sort(calls)
-	return calls
+	slices.Sort(all)
+	return all
 }
 
 // register creates the rendered registrations, pointed at the recorder, and waits until the API server follows them.
