@@ -27,12 +27,6 @@ import (
 // pageSize bounds how much of a fleet is in memory at once. A page of Deployments is about a megabyte.
 const pageSize = 200
 
-// PolicyConfigMap and PolicyKey are where the policy in force is, in the system's namespace.
-const (
-	PolicyConfigMap = "lifecycle-policy"
-	PolicyKey       = "policy.yaml"
-)
-
 // Cluster reads a cluster in pages.
 type Cluster struct {
 	client kubernetes.Interface
@@ -62,16 +56,16 @@ var ErrNotInstalled = errors.New("the system is not installed")
 
 // Policy reads the policy in force. The error is ErrNotInstalled if there is none.
 func (c *Cluster) Policy(ctx context.Context) ([]byte, error) {
-	m, err := c.client.CoreV1().ConfigMaps(c.system).Get(ctx, PolicyConfigMap, metav1.GetOptions{})
+	m, err := c.client.CoreV1().ConfigMaps(c.system).Get(ctx, lifecycle.PolicyConfigMap, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("%w: there is no ConfigMap %q in namespace %q", ErrNotInstalled, PolicyConfigMap, c.system)
+		return nil, fmt.Errorf("%w: there is no ConfigMap %q in namespace %q", ErrNotInstalled, lifecycle.PolicyConfigMap, c.system)
 	case err != nil:
 		return nil, fmt.Errorf("read the policy in force: %w", err)
 	}
-	text, ok := m.Data[PolicyKey]
+	text, ok := m.Data[lifecycle.PolicyKey]
 	if !ok {
-		return nil, fmt.Errorf("ConfigMap %q in namespace %q has no key %q", PolicyConfigMap, c.system, PolicyKey)
+		return nil, fmt.Errorf("ConfigMap %q in namespace %q has no key %q", lifecycle.PolicyConfigMap, c.system, lifecycle.PolicyKey)
 	}
 	return []byte(text), nil
 }

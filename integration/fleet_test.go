@@ -50,8 +50,8 @@ func TestFleet(t *testing.T) {
 	}
 	t.Run("not installed", f.testNotInstalled)
 	c.create(t, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: fleet.PolicyConfigMap},
-		Data:       map[string]string{fleet.PolicyKey: string(v1alpha1.Example())},
+		ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: lifecycle.PolicyConfigMap},
+		Data:       map[string]string{lifecycle.PolicyKey: string(v1alpha1.Example())},
 	})
 	t.Run("audit", f.testAudit)
 	f.startKubelet(t)
@@ -546,9 +546,9 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 	// published is the policy as operators see it, inForce as the servers have it.
 	published := func(sidecar string) []byte {
 		next := bytes.Replace(v1alpha1.Example(), []byte("image: "+older), []byte("image: "+sidecar), 1)
-		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: fleet.PolicyConfigMap}}
+		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: lifecycle.PolicyConfigMap}}
 		f.get(t, config)
-		config.Data[fleet.PolicyKey] = string(next)
+		config.Data[lifecycle.PolicyKey] = string(next)
 		if err := f.Client.Update(t.Context(), config); err != nil {
 			t.Fatal(err)
 		}
@@ -584,9 +584,9 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 	})
 	t.Run("the servers do not know other settings yet", func(t *testing.T) {
 		f.manager(t, func(int) idle.Status { return says(lifecycle.Idle) })
-		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: fleet.PolicyConfigMap}}
+		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: lifecycle.PolicyConfigMap}}
 		f.get(t, config)
-		config.Data[fleet.PolicyKey] = strings.Replace(string(v1alpha1.Example()), "memory: 32Mi", "memory: 48Mi", 1)
+		config.Data[lifecycle.PolicyKey] = strings.Replace(string(v1alpha1.Example()), "memory: 32Mi", "memory: 48Mi", 1)
 		if err := f.Client.Update(t.Context(), config); err != nil {
 			t.Fatal(err)
 		}

@@ -34,6 +34,12 @@ const (
 	LabelEnvironment = "environment"
 )
 
+// PolicyConfigMap and PolicyKey are where the policy file is, in the system's namespace.
+const (
+	PolicyConfigMap = "lifecycle-policy"
+	PolicyKey       = "policy.yaml"
+)
+
 // Names inside an agent's Pod. All but AgentContainer belong to the system: what a user puts there is replaced.
 const (
 	// AgentContainer is the usual name of the container that runs the agent.

@@ -29,9 +29,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
-	"github.com/dexorder/agent-lifecycle/fleet"
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
 	"github.com/dexorder/agent-lifecycle/internal/installation"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
@@ -147,7 +147,7 @@ func publish(ctx context.Context, client kubernetes.Interface, file string) erro
 		return err
 	}
 	_, err = client.CoreV1().ConfigMaps(installation.SystemNamespace).Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: fleet.PolicyConfigMap}, Data: map[string]string{fleet.PolicyKey: string(data)},
+		ObjectMeta: metav1.ObjectMeta{Name: lifecycle.PolicyConfigMap}, Data: map[string]string{lifecycle.PolicyKey: string(data)},
 	}, metav1.CreateOptions{})
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/dexorder/agent-lifecycle/fleet"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
@@ -56,7 +57,7 @@ func (f *fleetFlags) connect(ctx context.Context) (cluster *fleet.Cluster, judge
 	}
 	if judge, err = fleet.NewJudge(data, rules); err != nil {
 		return nil, nil, "", fmt.Errorf("what ConfigMap %q in namespace %q holds is no policy, so an older one is in force that cannot be "+
-			"read from here:\n%s", fleet.PolicyConfigMap, f.clusterFlags.namespace, indented(err.Error()))
+			"read from here:\n%s", lifecycle.PolicyConfigMap, f.clusterFlags.namespace, indented(err.Error()))
 	}
 	return cluster, judge, v1alpha1.Hash(data), f.checkCovered(judge)
 }
