@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -117,15 +118,19 @@ func (a applier) writeBundles(t *testing.T) {
 	}
 	registrations := a.typed.AdmissionregistrationV1()
 	options := metav1.PatchOptions{FieldManager: "lifecycle-webhook"}
-	_, err := registrations.MutatingWebhookConfigurations().Patch(t.Context(), registrationName,
-		types.StrategicMergePatchType, bundlePatch("mutate.lifecycle.dexorder.io"), options)
-	if err != nil {
-		t.Fatal(err)
+	for _, webhook := range []string{"mutate.lifecycle.dexorder.io", "stamp.lifecycle.dexorder.io"} {
+		_, err := registrations.MutatingWebhookConfigurations().Patch(t.Context(), registrationName,
+			types.StrategicMergePatchType, bundlePatch(webhook), options)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	_, err = registrations.ValidatingWebhookConfigurations().Patch(t.Context(), registrationName,
-		types.StrategicMergePatchType, bundlePatch("validate.lifecycle.dexorder.io"), options)
-	if err != nil {
-		t.Fatal(err)
+	for _, webhook := range []string{"validate.lifecycle.dexorder.io", "policy.lifecycle.dexorder.io"} {
+		_, err := registrations.ValidatingWebhookConfigurations().Patch(t.Context(), registrationName,
+			types.StrategicMergePatchType, bundlePatch(webhook), options)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -141,8 +146,17 @@ func (a applier) checkBundles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(mutating.Webhooks[0].ClientConfig.CABundle) == 0 || len(validating.Webhooks[0].ClientConfig.CABundle) == 0 {
-		t.Error("a second apply emptied caBundle")
+	calls := map[string]admissionregistrationv1.WebhookClientConfig{}
+	for _, webhook := range mutating.Webhooks {
+		calls[webhook.Name] = webhook.ClientConfig
+	}
+	for _, webhook := range validating.Webhooks {
+		calls[webhook.Name] = webhook.ClientConfig
+	}
+	for name, call := range calls {
+		if len(call.CABundle) == 0 {
+			t.Errorf("%s: a second apply emptied caBundle", name)
+		}
 	}
 }
 

@@ -75,6 +75,7 @@ func testMatchConditions(t *testing.T, cp *controlplane.ControlPlane) {
 	run("Service by the gateway", gateway, serviceSteps("the-gateway", []string{"validate CREATE services", "validate UPDATE services"}))
 
 	testStampConditions(cp, run)
+	run("policy", client, policySteps())
 
 	owned := newDeployment("owned")
 	owned.OwnerReferences = newOwners()

@@ -8,6 +8,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
 const registrationName = "agent-lifecycle"
@@ -75,8 +79,8 @@ func TestValidatingRegistration(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
 		config := as[admissionregistrationv1.ValidatingWebhookConfiguration](t,
 			one(t, in.objects, "ValidatingWebhookConfiguration", registrationName))
-		if len(config.Webhooks) != 1 {
-			t.Fatalf("%d webhooks, want 1", len(config.Webhooks))
+		if len(config.Webhooks) != 2 {
+			t.Fatalf("%d webhooks, want 2", len(config.Webhooks))
 		}
 		webhook := config.Webhooks[0]
 		if webhook.Name != "validate.lifecycle.dexorder.io" {
@@ -120,6 +124,37 @@ func TestValidatingRegistration(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, ruleLines(webhook.Rules)); diff != "" {
 			t.Errorf("rules (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// The policy can be installed before a server runs, and mended when none can start.
+func TestPolicyRegistration(t *testing.T) {
+	forEachInstallation(t, func(t *testing.T, in installed) {
+		config := as[admissionregistrationv1.ValidatingWebhookConfiguration](t,
+			one(t, in.objects, "ValidatingWebhookConfiguration", registrationName))
+		webhook := config.Webhooks[len(config.Webhooks)-1]
+		if webhook.Name != "policy.lifecycle.dexorder.io" {
+			t.Errorf("name %q", webhook.Name)
+		}
+		checkCall(t, webhook.ClientConfig, "/policy")
+		if got := webhook.FailurePolicy; got == nil || *got != admissionregistrationv1.Ignore {
+			t.Errorf("failurePolicy %v, want Ignore", got)
+		}
+		if got := webhook.SideEffects; got == nil || *got != admissionregistrationv1.SideEffectClassNone {
+			t.Errorf("sideEffects %v, want None", got)
+		}
+		if got := webhook.TimeoutSeconds; got == nil || *got != 5 {
+			t.Errorf("timeoutSeconds %v, want 5", got)
+		}
+		want := []string{"CREATE v1/configmaps", "UPDATE v1/configmaps"}
+		if diff := cmp.Diff(want, ruleLines(webhook.Rules)); diff != "" {
+			t.Errorf("rules (-want +got):\n%s", diff)
+		}
+		policy := one(t, in.objects, "ConfigMap", lifecycle.PolicyConfigMap)
+		selected := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: policy.GetNamespace()}}
+		if diff := cmp.Diff(selected, webhook.NamespaceSelector); diff != "" {
+			t.Errorf("namespaceSelector (-want +got):\n%s", diff)
 		}
 	})
 }

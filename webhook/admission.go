@@ -119,7 +119,13 @@ func (a *Admission) Validate(ctx context.Context, dst, body []byte) ([]byte, err
 	return a.answer(ctx, dst, body, &validation)
 }
 
-// path is one of the server's three.
+// ReviewPolicy appends to dst the answer of /policy to body, an AdmissionReview in JSON: it refuses a policy that no server
+// could load. An error means that there is no answer but HTTP's 400; dst is returned as it was.
+func (a *Admission) ReviewPolicy(ctx context.Context, dst, body []byte) ([]byte, error) {
+	return a.answer(ctx, dst, body, &policyReview)
+}
+
+// path is one of the server's four.
 type path struct {
 	name    string
 	entries []entry
@@ -131,9 +137,10 @@ type path struct {
 }
 
 var (
-	mutation   = path{name: "mutate", entries: mutates, covers: (*task).inProfile, decide: (*Admission).mutate}
-	stamping   = path{name: "stamp", entries: stamps, covers: (*task).ofRoleAgent, decide: (*Admission).stamp, lenient: true}
-	validation = path{name: "validate", entries: validates, covers: (*task).inProfile, decide: (*Admission).validate}
+	mutation     = path{name: "mutate", entries: mutates, covers: (*task).inProfile, decide: (*Admission).mutate}
+	policyReview = path{name: "policy", entries: policyWrites, covers: (*task).ofPolicy, decide: (*Admission).reviewPolicy}
+	stamping     = path{name: "stamp", entries: stamps, covers: (*task).ofRoleAgent, decide: (*Admission).stamp, lenient: true}
+	validation   = path{name: "validate", entries: validates, covers: (*task).inProfile, decide: (*Admission).validate}
 )
 
 func (p *path) fault(reason faultReason, err error) answer {

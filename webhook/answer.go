@@ -65,6 +65,8 @@ type status struct {
 }
 
 type statusDetails struct {
+	Name              string  `json:"name,omitempty"`
+	Kind              string  `json:"kind,omitempty"`
 	RetryAfterSeconds int     `json:"retryAfterSeconds,omitempty"`
 	Causes            []cause `json:"causes,omitempty"`
 }
@@ -73,6 +75,7 @@ type statusDetails struct {
 type cause struct {
 	Type    string `json:"reason"`
 	Message string `json:"message"`
+	Field   string `json:"field,omitempty"`
 }
 
 // faultReason says in metrics why a request could not be judged.
@@ -137,7 +140,7 @@ func (a *answer) note(verdict string, violations []policy.Violation) {
 func causes(denials []policy.Violation) []cause {
 	var all []cause
 	for i := range denials {
-		if c := (cause{lifecycle.CauseJudged, denials[i].Rule}); !slices.Contains(all, c) {
+		if c := (cause{Type: lifecycle.CauseJudged, Message: denials[i].Rule}); !slices.Contains(all, c) {
 			all = append(all, c)
 		}
 	}

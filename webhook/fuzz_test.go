@@ -3,10 +3,12 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
@@ -102,6 +104,59 @@ func FuzzStamp(f *testing.F) {
 		}
 		if _, err := understand(stamps, r); err != nil || !strings.HasPrefix(r.Namespace, lifecycle.RoleNamespacePrefix) {
 			t.Errorf("changed in namespace %q, %v: %s", r.Namespace, err, got.Patch)
+		}
+	})
+}
+
+// FuzzPolicyReview holds that no policy is written which no server could load, whatever the bytes.
+func FuzzPolicyReview(f *testing.F) {
+	// Short, since the fuzzer tries again and again with less of each.
+	seed := newPolicyRequest(f, policyFileOf(`{apiVersion: lifecycle.dexorder.io/v1alpha1, kind: LifecyclePolicy, sidecar: {image: "a.b/c:d"},
+profiles: [{name: a, namespaces: {names: [a]}, rules: {image-allowlist: {images: ["a.b/*"]}}}]}`))
+	f.Add(reviewOf(f, seed))
+	seed.Operation, seed.OldObject = admissionv1.Update, seed.Object
+	f.Add(reviewOf(f, seed))
+	other := seed.DeepCopy()
+	other.Name = "other"
+	f.Add(reviewOf(f, other))
+	f.Add(reviewOf(f, newPolicyRequest(f, policyFileOf("kind: LifecyclePolicy\nprofiles: 7\n"))))
+	f.Add(reviewOf(f, newPolicyRequest(f, nil)))
+	f.Add(reviewOf(f, newRequest(f)))
+	a, _ := newTestAdmission(&fakePolicy{})
+	if got := policyRequest(f, a, seed); !got.Allowed {
+		f.Fatalf("the seed is refused: %+v", got.Result)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		out, err := a.ReviewPolicy(context.Background(), nil, body)
+		r, unread := decodeReview(body)
+		if err != nil || unread != nil {
+			if err == nil || unread == nil || len(out) > 0 {
+				t.Errorf("answered %s with error %v what is read with error %v", out, err, unread)
+			}
+			return
+		}
+		got := parseAnswer(t, out)
+		if got.UID != r.UID || got.Patch != nil {
+			t.Errorf("answered %q, patch %s; asked was %q", got.UID, got.Patch, r.UID)
+		}
+		if !got.Allowed {
+			if got.Result == nil || got.Result.Message == "" {
+				t.Errorf("refused without a word: %s", out)
+			}
+			return
+		}
+		if _, err := understand(policyWrites, r); err != nil {
+			t.Errorf("allowed although %v", err)
+		}
+		if r.Name != lifecycle.PolicyConfigMap {
+			return
+		}
+		var config corev1.ConfigMap
+		if err := json.Unmarshal(r.Object, &config); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := compile([]byte(config.Data[lifecycle.PolicyKey])); err != nil {
+			t.Errorf("allowed although %v", err)
 		}
 	})
 }

@@ -24,8 +24,8 @@ var (
 	scale = schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
 )
 
-// mutates, stamps and validates list all that is understood on each path. A webhook configuration has to register every
-// one of them (see compare), and a request that is not among them is a fault.
+// mutates, stamps, validates and policyWrites list all that is understood on each path. A webhook configuration has to
+// register every one of them (see compare), and a request that is not among them is a fault.
 var (
 	mutates = []entry{
 		{"apps", "v1", "deployments", "", kind("apps", "Deployment"), createUpdate},
@@ -34,6 +34,9 @@ var (
 		{"", "v1", "configmaps", "", kind("", "ConfigMap"), create},
 		{"", "v1", "secrets", "", kind("", "Secret"), create},
 		{"batch", "v1", "jobs", "", kind("batch", "Job"), create},
+	}
+	policyWrites = []entry{
+		{"", "v1", "configmaps", "", kind("", "ConfigMap"), createUpdate},
 	}
 	validates = []entry{
 		{"apps", "v1", "deployments", "", deploymentKind, all},
