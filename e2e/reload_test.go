@@ -17,7 +17,8 @@ import (
 
 const policyFile = "policy.yaml"
 
-// A rule that is changed in the ConfigMap holds without a restart; a file with mistakes changes nothing and shows.
+// A rule that is changed in the ConfigMap holds without a restart; a file with mistakes is refused, and where it gets by
+// that it changes nothing and shows.
 func TestPolicyReload(t *testing.T) {
 	defer keepEvidence(t)
 	original := readPolicy(t)
@@ -46,9 +47,13 @@ func TestPolicyReload(t *testing.T) {
 	}
 	eventually(t, reloadTimeout, elsewhere)
 
-	if err := writePolicy(t.Context(), strings.Replace(changed, "profiles:", "profilez:", 1)); err != nil {
-		t.Fatal(err)
+	mistaken := strings.Replace(changed, "profiles:", "profilez:", 1)
+	if err := writePolicy(t.Context(), mistaken); err == nil || !strings.Contains(err.Error(), "\n- profilez: ") {
+		t.Fatalf("a policy with a mistake: %v", err)
 	}
+	callForPolicy(t, "/nowhere")
+	t.Cleanup(func() { callForPolicy(t, "/policy") })
+	eventually(t, reloadTimeout, func(ctx context.Context) error { return writePolicy(ctx, mistaken) })
 	eventually(t, reloadTimeout, func(ctx context.Context) error {
 		for name := range before {
 			// It answers 200: the old policy is in force.
@@ -67,6 +72,18 @@ func TestPolicyReload(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, identities(t)); diff != "" {
 		t.Errorf("servers were restarted, UID and restarts by name (-before +after):\n%s", diff)
+	}
+}
+
+// callForPolicy has the API server call another path when the policy is written. What the servers do not know there is
+// taken as it is.
+func callForPolicy(t *testing.T, path string) {
+	t.Helper()
+	patch := fmt.Appendf(nil, `{"webhooks": [{"name": "policy.lifecycle.dexorder.io", "clientConfig": {"service": {"path": %q}}}]}`, path)
+	_, err := client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(context.WithoutCancel(t.Context()), registration,
+		types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -67,7 +67,8 @@ Everything that changes a verdict is in one file, a ` + "`LifecyclePolicy`" + `.
 comments; [policy.schema.json](policy.schema.json) lets an editor complete it.
 
 A file is read strictly: a field that is unknown, given twice or without a value is an error, and so is a value out of bounds. All errors
-are reported at once, and the policy that was in force stays in force.
+are reported at once, and the file is refused when it is written. One that is written while no server answers is not taken up: the policy
+that was in force stays in force. But no server starts with it.
 
 What a change would do is told before it is made, by ` + "`kubectl agents audit --policy policy.yaml`" + ` for the agents that run and by
 ` + "`kubectl agents check -f FILE --policy policy.yaml`" + ` for manifests.
