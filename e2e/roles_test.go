@@ -162,6 +162,7 @@ func TestProvision(t *testing.T) {
 		}
 	}
 	p.provision(0, "2 objects changed", "<<<yes")
+	enter(t, 1, `in org "dexorder" and environment "e2e", and not in org "other"`, "kubectl agents provision e2e-clerk --org other --env e2e --yes")
 	p.provision(0, "namespace agent-e2e-clerk is as it should be", "--diff")
 	if now := p.running(); now != pod {
 		t.Errorf("the agent's Pod was %s and is %s", pod, now)

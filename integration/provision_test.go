@@ -124,7 +124,9 @@ func testProvisionTwice(t *testing.T, c *cluster) {
 	r := p.render(t, role)
 	first := p.plan(t, role)
 	for _, change := range first.Changes {
-		if !change.New || !strings.Contains(change.Diff, "+kind: ") {
+		// The template holds all that the others have shown.
+		template := change.Object == "ConfigMap role.writer.dexorder.test"
+		if !change.New || strings.Contains(change.Diff, "+kind: ") == template {
 			t.Errorf("%s: new %t\n%s", change.Object, change.New, change.Diff)
 		}
 	}
@@ -296,6 +298,23 @@ func testProvisionRefusals(t *testing.T, c *cluster) {
 	refused("unwanted", "kubectl agents deprovision --undo agent-unwanted", func(n *corev1.Namespace) {
 		n.Annotations[lifecycle.AnnotationDeprovisioned] = "2026-01-01T00:00:00Z somebody"
 	})
+
+	inOrg := func(n *corev1.Namespace) { n.Labels[lifecycle.LabelOrg] = "other" }
+	refused("traded", `is of the role "traded" in org "other" and environment "test", and not in org "dexorder" and environment "test": `+
+		`accepted are --org other --env test; `, inOrg)
+	refused("moved", `kubectl label namespace agent-moved --overwrite org=dexorder environment=test`, func(n *corev1.Namespace) {
+		n.Labels[lifecycle.LabelEnvironment] = "production"
+	})
+	if got := p.namespace(t, "agent-traded").Labels[lifecycle.LabelOrg]; got != "other" {
+		t.Errorf("what was refused has become of org %q", got)
+	}
+	// What has no label yet is nobody's.
+	c.roleNamespace(t, "agent-nobodys", func(n *corev1.Namespace) {
+		n.Labels = map[string]string{lifecycle.LabelAgentRole: "nobodys"}
+	})
+	if got := changed(p.plan(t, provision.Role{Name: "nobodys", Org: "dexorder", Environment: "test"})); !strings.HasPrefix(got, "Namespace agent-nobodys, ") {
+		t.Errorf("a namespace without org and environment: %s", got)
+	}
 
 	const name = "agent-leaving"
 	ns := c.roleNamespace(t, name, func(n *corev1.Namespace) { n.Labels[lifecycle.LabelAgentRole] = "leaving" })

@@ -2,14 +2,17 @@ package integration
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/dexorder/agent-lifecycle/internal/installation"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
@@ -19,7 +22,7 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 	if out, err := exec.Command("go", "build", "-o", plugin, "../cmd/kubectl-agents").CombinedOutput(); err != nil {
 		t.Fatalf("building the plugin: %v\n%s", err, out)
 	}
-	run := func(code int, says, stdin, verb string, args ...string) {
+	run := func(code int, says, stdin, verb string, args ...string) string {
 		t.Helper()
 		cmd := exec.Command(plugin, append([]string{verb, "--kubeconfig", c.plane.Kubeconfig()}, args...)...)
 		cmd.Stdin = strings.NewReader(stdin)
@@ -31,12 +34,25 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 		if got := cmd.ProcessState.ExitCode(); got != code || !strings.Contains(string(out), says) {
 			t.Fatalf("%s %s: exit code %d, want %d and %q\n%s", verb, strings.Join(args, " "), got, code, says, out)
 		}
+		return string(out)
 	}
+	c.create(t, policyInForce(t))
 	const name = "agent-clerk"
 	role := []string{"clerk", "--org", "dexorder", "--env", "test"}
 	with := func(more ...string) []string { return append(role[:len(role):len(role)], more...) }
 
 	run(1, "+++ Deployment agent as it would be", "", "provision", with("--diff")...)
+	if out := run(1, "ConfigMap role.clerk.dexorder.test in dexorder-system, with which the reaper compares the namespace: to be created\n", "",
+		"provision", with("--diff")...); strings.Count(out, "kind: Deployment") != 1 {
+		t.Errorf("the Deployment is shown more than once:\n%s", out)
+	}
+	// Nothing is applied if the agent would not be admitted.
+	for _, how := range []string{"--yes", "--diff"} {
+		run(1, "error: refused: Deployment agent: image-allowlist: spec.template.spec.containers[0].image: ", "", "provision", with(how, "--image", "bad/image:1")...)
+	}
+	if c.namespace(t, name) != nil {
+		t.Fatal("a namespace was made for an agent that is not admitted")
+	}
 	run(1, "error: not confirmed, nothing was changed", "", "provision", role...)
 	run(1, "error: not confirmed, nothing was changed", "no\n", "provision", role...)
 	if c.namespace(t, name) != nil {
@@ -47,6 +63,19 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 	run(0, "namespace agent-clerk is as it should be", "", "provision", with("--diff")...)
 	run(1, "-        image: ghcr.io/dexorder/agent:v1.0.0", "", "provision", with("--diff", "--image", "ghcr.io/dexorder/agent:v2")...)
 	run(1, "error: refused: Deployment agent: ", "", "provision", with("--yes", "--image", "nginx")...)
+	run(1, "objects.yaml to be changed\n", "", "provision", with("--diff", "--image", "ghcr.io/dexorder/agent:v2")...)
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "role-namespace"}}
+	if err := c.Client.Delete(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	run(0, "provisioned: 1 object changed\n", "", "provision", with("--yes")...)
+	run(1, `is of the role "clerk" in org "dexorder" and environment "test"`, "", "provision", "clerk", "--org", "other", "--env", "production", "--yes")
+	if got := c.namespace(t, name).Labels[lifecycle.LabelOrg]; got != "dexorder" {
+		t.Errorf("the namespace has become one of org %q", got)
+	}
+	// Where no policy can be read, admission says it when the rest is there, and this says what is.
+	run(1, "applied before it, and left in place: Namespace agent-unjudged, ResourceQuota role-namespace, ", "", "provision", "unjudged", "--org", "dexorder",
+		"--env", "test", "--image", "bad/image:1", "-n", "default", "--yes")
 	run(2, "where the lifecycle webhook should be installed", "", "provision", with("--yes", "-n", "nowhere")...)
 
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "agent"}}
@@ -70,4 +99,17 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 	replicas(1)
 	run(0, "namespace agent-clerk is as it should be", "", "provision", role...)
 	run(1, `error: refused: "nobody" is neither the role nor the name`, "", "deprovision", "nobody", "--yes")
+}
+
+// policyInForce is what the manifests install, for whoever asks the cluster for the policy. The servers of these tests read a file.
+func policyInForce(t *testing.T) *corev1.ConfigMap {
+	t.Helper()
+	policy, err := os.ReadFile("../policy/v1alpha1/example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: "lifecycle-policy"},
+		Data:       map[string]string{"policy.yaml": string(policy)},
+	}
 }

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,13 +17,18 @@ import (
 
 // Change is what applying one object would do.
 type Change struct {
-	object *unstructured.Unstructured
+	object, before, after *unstructured.Unstructured
 
 	// Object names it, such as "Deployment agent".
 	Object string
 
-	// Diff is a unified diff of its YAML; "" where nothing but its owner changes.
+	// Diff is a unified diff of its YAML; "" where nothing but its owner changes, and of the role's template, which holds the others
+	// once more.
 	Diff string
+
+	// Template says that it is the role's template, Keys which keys of that change.
+	Template bool
+	Keys     []string
 
 	// New says that it does not exist, TakenOver that this command has not applied it before.
 	New, TakenOver bool
@@ -31,6 +37,9 @@ type Change struct {
 // Plan is what applying a namespace would do.
 type Plan struct {
 	all []*unstructured.Unstructured
+
+	// NewNamespace says that the namespace does not exist: nothing in it has been judged by admission.
+	NewNamespace bool
 
 	// Changes is empty if everything is as it should be.
 	Changes []Change
@@ -51,13 +60,16 @@ func (p *Provisioner) Plan(ctx context.Context, r *Rendered) (*Plan, error) {
 		return nil, err
 	}
 	// The template last: until then the reaper would find that the namespace lacks what is yet to come.
-	plan := &Plan{all: append(slices.Clone(r.Objects), template)}
+	plan := &Plan{all: append(slices.Clone(r.Objects), template), NewNamespace: !exists}
 	for _, o := range plan.all {
 		change, err := p.change(ctx, o, exists || o.GetKind() == kindNamespace || o == template)
 		if err != nil {
 			return nil, err
 		}
 		if change != nil {
+			if o == template {
+				change.Template, change.Diff, change.Keys = true, "", keysChanged(change.before, change.after)
+			}
 			plan.Changes = append(plan.Changes, *change)
 		}
 	}
@@ -84,6 +96,7 @@ func (p *Provisioner) change(ctx context.Context, o *unstructured.Unstructured, 
 	if change.Diff, err = diff(live, after, nameOf(o)); err != nil {
 		return nil, err
 	}
+	change.before, change.after = live, after
 	change.TakenOver = !change.New && !slices.ContainsFunc(live.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
 		return m.Manager == FieldManager && m.Operation == metav1.ManagedFieldsOperationApply
 	})
@@ -99,12 +112,24 @@ func (p *Provisioner) Apply(ctx context.Context, plan *Plan) error {
 		return nil
 	}
 	// Each of them, and not only those that change: one that is as it should be is not written.
-	for _, o := range plan.all {
+	for i, o := range plan.all {
 		if _, err := p.apply(ctx, o); err != nil {
-			return err
+			return fmt.Errorf("%w\n%s", err, appliedBefore(plan.all[:i]))
 		}
 	}
 	return nil
+}
+
+// appliedBefore says what an error leaves behind.
+func appliedBefore(done []*unstructured.Unstructured) string {
+	if len(done) == 0 {
+		return "nothing was applied"
+	}
+	names := make([]string, len(done))
+	for i, o := range done {
+		names[i] = nameOf(o)
+	}
+	return "applied before it, and left in place: " + strings.Join(names, ", ") + "; running this again goes on from there"
 }
 
 // apply applies an object and returns what it then is. A field that somebody else has set too becomes this package's: the diff has
@@ -127,7 +152,7 @@ func (p *Provisioner) missing(ctx context.Context, r *Rendered) ([]SecretUse, er
 		return nil, err
 	}
 	var missing []SecretUse
-	secrets := p.secrets.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).Namespace(r.Namespace)
+	secrets := p.metadata.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).Namespace(r.Namespace)
 	for _, use := range uses {
 		_, err := secrets.Get(ctx, use.Name, metav1.GetOptions{})
 		switch {
@@ -138,6 +163,24 @@ func (p *Provisioner) missing(ctx context.Context, r *Rendered) ([]SecretUse, er
 		}
 	}
 	return missing, nil
+}
+
+// keysChanged names what differs in the data of two states of a ConfigMap.
+func keysChanged(before, after *unstructured.Unstructured) []string {
+	was, _, _ := unstructured.NestedStringMap(before.Object, "data")
+	is, _, _ := unstructured.NestedStringMap(after.Object, "data")
+	changed := map[string]bool{}
+	for key, value := range is {
+		if old, has := was[key]; !has || old != value {
+			changed[key] = true
+		}
+	}
+	for key := range was {
+		if _, has := is[key]; !has {
+			changed[key] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(changed))
 }
 
 // diff compares two states of an object, but for what the API server writes by itself.

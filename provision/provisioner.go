@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,9 +35,9 @@ func refused(format string, args ...any) error {
 
 // Provisioner provisions namespaces of role agents in one cluster, and takes them out of service.
 type Provisioner struct {
-	typed   kubernetes.Interface
-	objects dynamic.Interface
-	secrets metadata.Interface // which cannot read their values
+	typed    kubernetes.Interface
+	objects  dynamic.Interface
+	metadata metadata.Interface // which cannot read the values of Secrets
 
 	// system is the namespace of the system itself.
 	system string
@@ -47,11 +48,11 @@ type Provisioner struct {
 func New(config *rest.Config, systemNamespace string, now func() time.Time) (*Provisioner, error) {
 	typed, errTyped := kubernetes.NewForConfig(config)
 	objects, errObjects := dynamic.NewForConfig(config)
-	secrets, errSecrets := metadata.NewForConfig(config)
-	if err := errors.Join(errTyped, errObjects, errSecrets); err != nil {
+	meta, errMeta := metadata.NewForConfig(config)
+	if err := errors.Join(errTyped, errObjects, errMeta); err != nil {
 		return nil, err
 	}
-	return &Provisioner{typed: typed, objects: objects, secrets: secrets, system: systemNamespace, now: now}, nil
+	return &Provisioner{typed: typed, objects: objects, metadata: meta, system: systemNamespace, now: now}, nil
 }
 
 // Render is the function Render with what this cluster says: where its API server is, and which account the reaper has. warning says
@@ -141,11 +142,12 @@ func (p *Provisioner) admits(ctx context.Context, r *Rendered) (exists bool, err
 	case err != nil:
 		return false, err
 	}
-	return true, usable(n, r.Role.Name)
+	return true, usable(n, &r.Role)
 }
 
 // usable says why a namespace that exists cannot be provisioned for a role.
-func usable(n *corev1.Namespace, role string) error {
+func usable(n *corev1.Namespace, whose *Role) error {
+	role := whose.Name
 	undo := "to use it again, run: kubectl agents deprovision --undo " + n.Name
 	switch is := n.Labels[lifecycle.LabelAgentRole]; {
 	case is == "":
@@ -163,7 +165,21 @@ func usable(n *corev1.Namespace, role string) error {
 	if mark, has := n.Annotations[lifecycle.AnnotationDeprovisioned]; has {
 		return refused("namespace %s was deprovisioned (%s); %s", n.Name, mark, undo)
 	}
-	return nil
+	return sameOwner(n, whose)
+}
+
+// sameOwner refuses to make an org's or environment's namespace another one's. What has no label yet is nobody's.
+func sameOwner(n *corev1.Namespace, whose *Role) error {
+	differs := func(key, want string) bool { return n.Labels[key] != "" && n.Labels[key] != want }
+	if !differs(lifecycle.LabelOrg, whose.Org) && !differs(lifecycle.LabelEnvironment, whose.Environment) {
+		return nil
+	}
+	return refused("namespace %s is of the role %q in org %q and environment %q, and not in org %q and environment %q: accepted are --org %s --env %s;"+
+		" for another namespace of the role, name it in a kustomization of your own, and that with --from;"+
+		" if this one is to change hands, run: kubectl label namespace %s --overwrite %s=%s %s=%s",
+		n.Name, whose.Name, n.Labels[lifecycle.LabelOrg], n.Labels[lifecycle.LabelEnvironment], whose.Org, whose.Environment,
+		cmp.Or(n.Labels[lifecycle.LabelOrg], whose.Org), cmp.Or(n.Labels[lifecycle.LabelEnvironment], whose.Environment),
+		n.Name, lifecycle.LabelOrg, whose.Org, lifecycle.LabelEnvironment, whose.Environment)
 }
 
 // heldBy says what a deletion waits for, as far as the API server says.

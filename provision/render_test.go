@@ -39,7 +39,7 @@ func TestRenderRefuses(t *testing.T) {
 		role Role
 		want []string
 	}{
-		"everything wrong":   {Role{Name: "A", Org: "b.c", Environment: ""}, []string{`role "A"`, `org "b.c"`, `environment ""`}},
+		"everything wrong":   {Role{Name: "A", Org: "b.c", Environment: ""}, []string{`role "A"`, `org "b.c"`, `environment is missing: say which, with --env`}},
 		"too long":           {Role{Name: strings.Repeat("a", 60), Org: "o", Environment: "e"}, []string{"more than 63 characters"}},
 		"no such component":  {Role{Name: "a", Org: "o", Environment: "e", Components: []string{"../base"}}, []string{`component "../base": accepted are git-ssh`}},
 		"components of both": {Role{Name: "x", Dir: "dir", Components: []string{"git-ssh"}}, []string{"lists its components itself"}},

@@ -31,17 +31,21 @@ type Role struct {
 // check finds every mistake at once.
 func (r *Role) check() error {
 	var errs []error
-	label := func(what, value string) {
+	label := func(what, value, flag string) {
+		if value == "" && flag != "" {
+			errs = append(errs, fmt.Errorf("%s is missing: say which, with %s", what, flag))
+			return
+		}
 		if problems := validation.IsDNS1123Label(value); len(problems) > 0 {
 			errs = append(errs, fmt.Errorf("%s %q: accepted are at most 63 of a-z, 0-9 and -, which begin and end with a letter or digit", what, value))
 		}
 	}
-	label("role", r.Name)
+	label("role", r.Name, "")
 	if r.Org != "" || r.Dir == "" {
-		label("org", r.Org)
+		label("org", r.Org, "--org")
 	}
 	if r.Environment != "" || r.Dir == "" {
-		label("environment", r.Environment)
+		label("environment", r.Environment, "--env")
 	}
 	if r.Dir == "" && len(r.namespace()) > validation.DNS1123LabelMaxLength {
 		errs = append(errs, fmt.Errorf("role %q: its namespace %s would have more than %d characters", r.Name, r.namespace(), validation.DNS1123LabelMaxLength))

@@ -88,6 +88,7 @@ func TestGolden(t *testing.T) {
 
 		{name: "provision-help", args: "provision --help"},
 		{name: "provision-no-role", args: "provision --org dexorder", code: 2},
+		{name: "provision-no-flags", args: "provision marketing", code: 2},
 		{name: "provision-no-org", args: "provision Marketing --env production --dry-run", code: 2},
 		{name: "provision-bad-component", args: "provision ceo --org dexorder --env production --with git --dry-run", code: 2},
 		{name: "provision-dry-run", args: "provision ceo --org dexorder --env production --image ghcr.io/dexorder/agent:v2 --with git-ssh --dry-run"},

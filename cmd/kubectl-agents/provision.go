@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,12 +14,18 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 
+	"github.com/dexorder/agent-lifecycle/fleet"
+	"github.com/dexorder/agent-lifecycle/offline"
+	"github.com/dexorder/agent-lifecycle/offline/manifest"
+	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/provision"
 )
 
 const provisionHelp = `The namespace of a role agent, with all that belongs into it, is made as the template says, or brought back to that: what would
 change is shown first, by a dry run on the API server, and then asked about. The agent's Deployment is judged by the webhook as any
 other. It is safe to run again: what is as it should be is not written.
+
+A namespace that is of another role, org or environment is not taken over: accepted is the one of before, or with --from another namespace.
 
 The template is part of this program; --with adds components of it. A kustomization of your own, with --from, can say anything else
 that may be in a namespace: begin with the overlays in manifests/role-namespace. Secrets are only named in it. They are never created,
@@ -150,7 +157,7 @@ func (p *provisionFlags) provision(ctx context.Context, s streams, c *provision.
 	if err != nil {
 		return err
 	}
-	printPlan(s, plan)
+	printPlan(s, plan, p.namespace)
 	switch {
 	case len(plan.Changes) == 0:
 		fmt.Fprintf(s.out, "namespace %s is as it should be\n", rendered.Namespace)
@@ -167,7 +174,7 @@ func (p *provisionFlags) provision(ctx context.Context, s streams, c *provision.
 	if err := c.Apply(ctx, plan); err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "namespace %s is provisioned: %d objects changed\n", rendered.Namespace, len(plan.Changes))
+	fmt.Fprintf(s.out, "namespace %s is provisioned: %s changed\n", rendered.Namespace, counted(len(plan.Changes), "object"))
 	printMissing(s, rendered.Namespace, plan.Missing)
 	return nil
 }
@@ -183,12 +190,82 @@ func (p *provisionFlags) plan(ctx context.Context, s streams, c *provision.Provi
 		fmt.Fprintf(s.err, "warning: %s\n", warning)
 	}
 	plan, err := c.Plan(ctx, rendered)
+	if err == nil && plan.NewNamespace {
+		err = p.judge(ctx, s, rendered)
+	}
 	return rendered, plan, err
 }
 
-func printPlan(s streams, plan *provision.Plan) {
+// judge says what admission would refuse in a namespace that does not exist yet, where no dry run can ask it. Where the policy in force
+// cannot be read, admission says it when the rest has been applied.
+func (p *provisionFlags) judge(ctx context.Context, s streams, rendered *provision.Rendered) error {
+	file, err := p.policyInForce(ctx)
+	if errors.Is(err, fleet.ErrNotInstalled) {
+		return nil
+	}
+	if err != nil {
+		fmt.Fprintf(s.err, "warning: the agent is not judged beforehand: %v\n", err)
+		return nil
+	}
+	inForce, err := policy.New(file)
+	if err != nil {
+		return err
+	}
+	text, err := rendered.YAML()
+	if err != nil {
+		return err
+	}
+	return admitted(&offline.Judge{Policy: inForce, Namespace: rendered.Namespace}, text)
+}
+
+// admitted refuses manifests of which one would be denied. What is not understood is left to admission.
+func admitted(judge *offline.Judge, manifests []byte) error {
+	sources, errs := manifest.Sources([]string{"-"}, bytes.NewReader(manifests))
+	for _, source := range sources {
+		documents, err := source.Documents()
+		errs = append(errs, err)
+		for _, d := range documents {
+			for _, o := range d.Objects {
+				v := judge.Check(o)
+				if v.Outcome != offline.Denied {
+					continue
+				}
+				for _, reason := range v.Reasons {
+					errs = append(errs, fmt.Errorf("%w: %s %s: %s", provision.ErrRefused, o.GVK.Kind, o.Name, reason))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// changes says what changes of a role's template. The diffs of the objects have shown what is in it.
+func changes(template *provision.Change) string {
+	switch {
+	case template.New:
+		return "to be created"
+	case len(template.Keys) > 0:
+		return strings.Join(template.Keys, ", ") + " to be changed"
+	}
+	return "its metadata to be changed"
+}
+
+// counted is a number of things.
+func counted(n int, thing string) string { return fmt.Sprintf("%d %s", n, plural(thing, n)) }
+
+func plural(thing string, n int) string {
+	if n == 1 {
+		return thing
+	}
+	return thing + "s"
+}
+
+func printPlan(s streams, plan *provision.Plan, system string) {
 	for _, change := range plan.Changes {
 		fmt.Fprint(s.out, change.Diff)
+		if change.Template {
+			fmt.Fprintf(s.out, "%s in %s, with which the reaper compares the namespace: %s\n", change.Object, system, changes(&change))
+		}
 		if change.TakenOver {
 			fmt.Fprintf(s.out, "%s is there, and this command's from then on\n", change.Object)
 		}
