@@ -99,6 +99,8 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 	replicas(1)
 	run(0, "namespace agent-clerk is as it should be", "", "provision", role...)
 	run(1, `error: refused: "nobody" is neither the role nor the name`, "", "deprovision", "nobody", "--yes")
+	run(2, `there is no ConfigMap "lifecycle-breaker" in namespace "nowhere", or no such namespace: say where`, "", "breaker", "status", "-n", "nowhere")
+	run(2, `there is no ConfigMap "lifecycle-breaker" in namespace "default"`, "", "breaker", "release", "-n", "default")
 }
 
 // policyInForce is what the manifests install, for whoever asks the cluster for the policy. The servers of these tests read a file.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -91,12 +92,11 @@ func (b *breakerFlags) run(s streams, action string) int {
 	defer cancel()
 	maps := core.ConfigMaps(b.namespace)
 	if action == "release" {
-		return releaseBreaker(ctx, s, maps, userName(ctx, config))
+		return b.release(ctx, s, maps, userName(ctx, config))
 	}
 	state, err := breaker.Read(ctx, maps)
 	if err != nil {
-		s.fail("%v", err)
-		return exitNotUnderstood
+		return b.unreadable(s, err)
 	}
 	b.print(s, &state)
 	if state.Open {
@@ -123,11 +123,20 @@ func (b *breakerFlags) print(s streams, state *breaker.State) {
 	}
 }
 
-func releaseBreaker(ctx context.Context, s streams, maps breaker.ConfigMaps, by string) int {
+// unreadable says why nothing is known. Where there is no breaker, another namespace may have been meant.
+func (b *breakerFlags) unreadable(s streams, err error) int {
+	if apierrors.IsNotFound(err) {
+		err = fmt.Errorf("there is no ConfigMap %q in namespace %q, or no such namespace: say where the lifecycle webhook is installed, with -n;"+
+			" if it is there, apply its manifests again", breaker.Name, b.namespace)
+	}
+	s.fail("%v", err)
+	return exitNotUnderstood
+}
+
+func (b *breakerFlags) release(ctx context.Context, s streams, maps breaker.ConfigMaps, by string) int {
 	before, _, err := breaker.Release(ctx, maps, by, time.Now())
 	if err != nil {
-		s.fail("%v", err)
-		return exitNotUnderstood
+		return b.unreadable(s, err)
 	}
 	if !before.Open {
 		fmt.Fprintln(s.out, "it was closed; nothing was changed")
