@@ -372,16 +372,24 @@ func testDeprovision(t *testing.T, c *cluster) {
 		return len(list.Items)
 	}
 	eventually(t, "the agent's Pod", func() (bool, error) { return pods() == 1, nil })
-	// eventually, since the reaper and this may write at once.
+	// Controllers and reapers write whenever they like: here always between the plan and what is done of it.
+	meanwhile := 0
 	do := func(plan func() (*provision.Stop, error)) {
 		t.Helper()
-		eventually(t, "mark", func() (bool, error) {
-			s, err := plan()
-			if err == nil {
-				err = p.Do(t.Context(), s)
+		s, err := plan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		meanwhile++
+		for _, o := range []client.Object{d, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}} {
+			patch := fmt.Sprintf(`{"metadata": {"annotations": {"example.com/meanwhile": "%d"}}}`, meanwhile)
+			if err := c.Client.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+				t.Fatal(err)
 			}
-			return err == nil, err
-		})
+		}
+		if err := p.Do(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
 	}
 	find := func(by string) *corev1.Namespace {
 		t.Helper()
@@ -406,6 +414,8 @@ func testDeprovision(t *testing.T, c *cluster) {
 			t.Errorf("annotations %v", d.Annotations)
 		}
 	}
+
+	testStoppedMeanwhile(t, p, find, d)
 
 	protected := find(name)
 	protected.Annotations = map[string]string{lifecycle.AnnotationDoNotReap: "true"}
@@ -489,6 +499,47 @@ func testDeprovision(t *testing.T, c *cluster) {
 		return p.namespace(t, name) == nil, nil
 	})
 	testTemplatesPruned(t, c, r)
+}
+
+// What has changed meanwhile is judged by what it is now, and what has another UID is left alone.
+func testStoppedMeanwhile(t *testing.T, p provisioning, find func(string) *corev1.Namespace, d *appsv1.Deployment) {
+	t.Helper()
+	planned := func() *provision.Stop {
+		t.Helper()
+		s, err := p.PlanStop(t.Context(), find(d.Namespace), "me")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	annotate := func(annotations string) {
+		t.Helper()
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"annotations": `+annotations+`}}`))
+		if err := p.Client.Patch(t.Context(), find(d.Namespace), patch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := planned()
+	annotate(`{"do-not-reap": "true"}`)
+	if err := p.Do(t.Context(), s); !errors.Is(err, provision.ErrRefused) || !strings.Contains(err.Error(), "is protected") {
+		t.Errorf("protected meanwhile: %v", err)
+	}
+	annotate(`{"do-not-reap": null}`)
+
+	s = planned()
+	p.get(t, d)
+	if err := p.Client.Delete(t.Context(), d, client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+		t.Fatal(err)
+	}
+	p.apply(t, p.plan(t, provision.Role{Name: "seller", Org: "dexorder", Environment: "test"}))
+	if err := p.Do(t.Context(), s); !errors.Is(err, provision.ErrRefused) || !strings.Contains(err.Error(), "Deployment agent has been deleted meanwhile") {
+		t.Errorf("another one by now: %v", err)
+	}
+	p.get(t, d)
+	if *d.Spec.Replicas != 1 {
+		t.Errorf("another Deployment of the name was scaled to %d", *d.Spec.Replicas)
+	}
+	annotate(`{"` + lifecycle.AnnotationDeprovisioned + `": null}`)
 }
 
 // With a role's last namespace goes the template that provisioning left, and no other.

@@ -13,20 +13,22 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// undoPatience is how long admission may take to hear that a namespace is no longer marked.
-const undoPatience = 10 * time.Second
+// patience is how long admission may take to hear that a namespace is no longer marked, and how long others may change an object
+// time and again while it is to be patched.
+const patience = 10 * time.Second
 
 // Stopped is a workload and what becomes of it.
 type Stopped struct {
 	object *unstructured.Unstructured
 
-	// Object names it, Outcome says what was or would be done with it.
+	// Object names it, Outcome says what is to be done with it, or that nothing is.
 	Object, Outcome string
 
 	patch map[string]any
@@ -39,20 +41,50 @@ type Stop struct {
 	// marks are written on the namespace; nil takes one off.
 	marks map[string]any
 
-	// Namespace is its name.
-	Namespace string
+	// mark and workload say what is to be done by what an object is now. An object that has changed is asked about anew.
+	mark     func(*corev1.Namespace) (marks map[string]any, says string, err error)
+	workload func(*unstructured.Unstructured) (Stopped, error)
 
-	// Marks says what is written on the namespace.
+	// Namespace is its name, Org its label org, and Annotations are those that it has.
+	Namespace, Org string
+	Annotations    map[string]string
+
+	// Marks says what is to be written on the namespace, or that nothing is.
 	Marks string
 
-	// Workloads is everything in it that runs Pods by itself.
+	// Workloads is everything in it that runs Pods by itself; for taking it back, what was stopped.
 	Workloads []Stopped
 
 	// Keeps is why the reaper would keep the namespace all the same: what protects it is not overruled.
 	Keeps []string
+
+	// Claims and Secrets are the names of what goes with the namespace beside its workloads.
+	Claims, Secrets []string
 }
 
-// Find finds the namespace of a role, or by its name. org and environment may narrow it.
+// Nothing says whether there is nothing to do.
+func (s *Stop) Nothing() bool {
+	return s.marks == nil && !slices.ContainsFunc(s.Workloads, func(w Stopped) bool { return w.patch != nil })
+}
+
+// newStop begins with the namespace as it is now.
+func newStop(n *corev1.Namespace, mark func(*corev1.Namespace) (map[string]any, string, error),
+	workload func(*unstructured.Unstructured) (Stopped, error),
+) (*Stop, error) {
+	marks, says, err := mark(n)
+	if err != nil {
+		return nil, err
+	}
+	return &Stop{
+		namespace: n, marks: marks, mark: mark, workload: workload,
+		Namespace: n.Name, Org: n.Labels[lifecycle.LabelOrg], Annotations: n.Annotations, Marks: says,
+	}, nil
+}
+
+// ErrNoNamespace is at the root of errors that say that there is no such namespace of a role agent. It is an ErrRefused too.
+var ErrNoNamespace = fmt.Errorf("%w", ErrRefused)
+
+// Find finds the namespace of a role, or by its name. org and environment may narrow it. The error is ErrNoNamespace if there is none.
 func (p *Provisioner) Find(ctx context.Context, nameOrRole, org, environment string) (*corev1.Namespace, error) {
 	list, err := p.typed.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: lifecycle.LabelAgentRole})
 	if err != nil {
@@ -77,8 +109,8 @@ func (p *Provisioner) Find(ctx context.Context, nameOrRole, org, environment str
 	case 1:
 		return &found[0], nil
 	case 0:
-		return nil, refused("%q is neither the role nor the name of a role agent's namespace, which starts with %q and has the label %s",
-			nameOrRole, lifecycle.RoleNamespacePrefix, lifecycle.LabelAgentRole)
+		return nil, fmt.Errorf("%w: %q is neither the role nor the name of a role agent's namespace, which starts with %q and has the label %s",
+			ErrNoNamespace, nameOrRole, lifecycle.RoleNamespacePrefix, lifecycle.LabelAgentRole)
 	}
 	var names []string
 	for i := range found {
@@ -89,24 +121,15 @@ func (p *Provisioner) Find(ctx context.Context, nameOrRole, org, environment str
 
 // PlanStop says what taking a namespace out of service would do. by is who says so.
 func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by string) (*Stop, error) {
-	if n.DeletionTimestamp != nil {
-		return nil, refused("namespace %s has been in deletion since %s already", n.Name, n.DeletionTimestamp.UTC().Format(time.RFC3339))
+	mark := p.now().UTC().Format(time.RFC3339) + " " + by
+	s, err := newStop(n, func(n *corev1.Namespace) (map[string]any, string, error) { return unwanted(n, mark) }, stopping)
+	if err != nil {
+		return nil, err
 	}
-	if value, has := n.Annotations[lifecycle.AnnotationDoNotReap]; has && value != "false" {
-		return nil, refused("namespace %s is protected: its annotation %s is %q; if it may go, run: kubectl annotate namespace %s %s-",
-			n.Name, lifecycle.AnnotationDoNotReap, value, n.Name, lifecycle.AnnotationDoNotReap)
-	}
-	s := &Stop{namespace: n, Namespace: n.Name}
 	if until, has := n.Annotations[lifecycle.AnnotationDoNotReapUntil]; has && !p.past(until) {
 		s.Keeps = append(s.Keeps, fmt.Sprintf("its annotation %s is %q", lifecycle.AnnotationDoNotReapUntil, until))
 	}
-	if mark, has := n.Annotations[lifecycle.AnnotationDeprovisioned]; has {
-		s.Marks = "deprovisioned already: " + mark
-	} else {
-		mark = p.now().UTC().Format(time.RFC3339) + " " + by
-		s.marks, s.Marks = map[string]any{lifecycle.AnnotationDeprovisioned: mark}, "marked as deprovisioned"
-	}
-	err := p.eachWorkload(ctx, n.Name, func(o *unstructured.Unstructured) error {
+	err = p.eachWorkload(ctx, n.Name, func(o *unstructured.Unstructured) error {
 		if value, has := o.GetAnnotations()[lifecycle.AnnotationDoNotReap]; has && value != "false" {
 			s.Keeps = append(s.Keeps, fmt.Sprintf("annotation %s of %s is %q", lifecycle.AnnotationDoNotReap, nameOf(o), value))
 		}
@@ -127,7 +150,43 @@ func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by stri
 		s.Keeps = append(s.Keeps, fmt.Sprintf("HorizontalPodAutoscaler %s scales %s %s: delete it, or what made it",
 			scalers.Items[i].Name, target.Kind, target.Name))
 	}
-	return s, nil
+	if s.Claims, err = p.names(ctx, "persistentvolumeclaims", n.Name); err != nil {
+		return nil, err
+	}
+	s.Secrets, err = p.names(ctx, "secrets", n.Name)
+	return s, err
+}
+
+// unwanted marks a namespace that may go.
+func unwanted(n *corev1.Namespace, mark string) (marks map[string]any, says string, err error) {
+	if n.DeletionTimestamp != nil {
+		return nil, "", refused("namespace %s has been in deletion since %s already", n.Name, n.DeletionTimestamp.UTC().Format(time.RFC3339))
+	}
+	if value, has := n.Annotations[lifecycle.AnnotationDoNotReap]; has && value != "false" {
+		return nil, "", refused("namespace %s is protected: its annotation %s is %q; if it may go, run: kubectl annotate namespace %s %s-",
+			n.Name, lifecycle.AnnotationDoNotReap, value, n.Name, lifecycle.AnnotationDoNotReap)
+	}
+	if already, has := n.Annotations[lifecycle.AnnotationDeprovisioned]; has {
+		return nil, "deprovisioned already: " + already, nil
+	}
+	return map[string]any{lifecycle.AnnotationDeprovisioned: mark}, "to be marked as deprovisioned", nil
+}
+
+// names lists what is in a namespace, sorted. Whoever may not list that is not kept from anything else: then it is one name that says so.
+func (p *Provisioner) names(ctx context.Context, resource, namespace string) ([]string, error) {
+	list, err := p.metadata.Resource(schema.GroupVersionResource{Version: "v1", Resource: resource}).Namespace(namespace).List(ctx, metav1.ListOptions{})
+	if apierrors.IsForbidden(err) {
+		return []string{"(you may not list " + resource + ")"}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s of namespace %s: %w", resource, namespace, err)
+	}
+	var names []string
+	for i := range list.Items {
+		names = append(names, list.Items[i].Name)
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // past says whether a protection until then is over. What is no time protects for ever.
@@ -145,7 +204,7 @@ func stopping(o *unstructured.Unstructured) (Stopped, error) {
 			w.Outcome = "is suspended already"
 			return w, err
 		}
-		w.Outcome = "suspended"
+		w.Outcome = "to be suspended"
 		w.patch = map[string]any{"metadata": annotate("1"), "spec": map[string]any{"suspend": true}}
 		return w, nil
 	}
@@ -160,7 +219,7 @@ func stopping(o *unstructured.Unstructured) (Stopped, error) {
 		w.Outcome = "has no replicas already"
 		return w, nil
 	}
-	w.Outcome = fmt.Sprintf("scaled from %d to 0", replicas)
+	w.Outcome = fmt.Sprintf("to be scaled from %d to 0", replicas)
 	w.patch = map[string]any{"metadata": annotate(strconv.FormatInt(replicas, 10)), "spec": map[string]any{"replicas": 0}}
 	return w, nil
 }
@@ -171,20 +230,14 @@ func annotate(replicas any) map[string]any {
 
 // PlanUndo says what taking a namespace into service again would do.
 func (p *Provisioner) PlanUndo(ctx context.Context, n *corev1.Namespace) (*Stop, error) {
-	if n.DeletionTimestamp != nil {
-		return nil, refused("namespace %s has been in deletion since %s, which cannot be taken back; where the policy retains what is reaped,"+
-			" run afterwards: kubectl agents restore %s", n.Name, n.DeletionTimestamp.UTC().Format(time.RFC3339), n.Name)
+	s, err := newStop(n, wanted, func(o *unstructured.Unstructured) (Stopped, error) {
+		w, _ := starting(o)
+		return w, nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	s := &Stop{namespace: n, Namespace: n.Name, Marks: "has no mark"}
-	for _, key := range []string{lifecycle.AnnotationDeprovisioned, lifecycle.AnnotationReaping} {
-		if _, has := n.Annotations[key]; has {
-			if s.marks == nil {
-				s.marks = map[string]any{}
-			}
-			s.marks[key], s.Marks = nil, "marks taken off"
-		}
-	}
-	err := p.eachWorkload(ctx, n.Name, func(o *unstructured.Unstructured) error {
+	err = p.eachWorkload(ctx, n.Name, func(o *unstructured.Unstructured) error {
 		w, is := starting(o)
 		if is {
 			s.Workloads = append(s.Workloads, w)
@@ -192,6 +245,24 @@ func (p *Provisioner) PlanUndo(ctx context.Context, n *corev1.Namespace) (*Stop,
 		return nil
 	})
 	return s, err
+}
+
+// wanted takes the marks off a namespace.
+func wanted(n *corev1.Namespace) (marks map[string]any, says string, err error) {
+	if n.DeletionTimestamp != nil {
+		return nil, "", refused("namespace %s has been in deletion since %s, which cannot be taken back; where the policy retains what is reaped,"+
+			" run afterwards: kubectl agents restore %s", n.Name, n.DeletionTimestamp.UTC().Format(time.RFC3339), n.Name)
+	}
+	says = "has no mark"
+	for _, key := range []string{lifecycle.AnnotationDeprovisioned, lifecycle.AnnotationReaping} {
+		if _, has := n.Annotations[key]; has {
+			if marks == nil {
+				marks = map[string]any{}
+			}
+			marks[key], says = nil, "marks to be taken off"
+		}
+	}
+	return marks, says, nil
 }
 
 // starting says how a workload that was stopped is started again.
@@ -203,11 +274,11 @@ func starting(o *unstructured.Unstructured) (w Stopped, is bool) {
 	}
 	w = Stopped{object: o, Object: nameOf(o)}
 	if o.GetKind() == kindCronJob {
-		w.Outcome = "no longer suspended"
+		w.Outcome = "to be resumed"
 		w.patch = map[string]any{"metadata": annotate(nil), "spec": map[string]any{"suspend": false}}
 		return w, true
 	}
-	w.Outcome = fmt.Sprintf("scaled to %d", replicas)
+	w.Outcome = fmt.Sprintf("to be scaled to %d", replicas)
 	w.patch = map[string]any{"metadata": annotate(nil), "spec": map[string]any{"replicas": replicas}}
 	if now, _, _ := unstructured.NestedInt64(o.Object, "spec", "replicas"); now != 0 {
 		w.Outcome = fmt.Sprintf("has %d replicas already", now)
@@ -240,35 +311,97 @@ func (p *Provisioner) eachWorkload(ctx context.Context, namespace string, do fun
 }
 
 // Do does what a Stop says: the namespace first, so that nobody provisions it meanwhile, and so that admission lets what is taken into
-// service again start. It deletes nothing. On an error, planning and doing it again goes on.
+// service again start. It deletes nothing. Controllers and the reaper write the same objects: one that has changed meanwhile is read and
+// judged again. On an error, planning and doing it again goes on.
 func (p *Provisioner) Do(ctx context.Context, s *Stop) error {
-	if s.marks != nil {
-		n := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": kindNamespace}}
-		n.SetName(s.Namespace)
-		n.SetUID(s.namespace.UID)
-		n.SetResourceVersion(s.namespace.ResourceVersion)
-		if err := p.patch(ctx, n, map[string]any{"metadata": map[string]any{"annotations": s.marks}}); err != nil {
-			return err
-		}
+	if err := p.writeMarks(ctx, s); err != nil {
+		return err
 	}
 	for _, w := range s.Workloads {
-		if w.patch == nil {
-			continue
-		}
-		// Admission hears of the namespace a moment later, and till then says that it is being reaped.
-		var last error
-		err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, undoPatience, true, func(ctx context.Context) (bool, error) {
-			last = p.patch(ctx, w.object, w.patch)
-			return !apierrors.IsForbidden(last), nil
-		})
-		if last != nil {
-			err = last
-		}
-		if err != nil {
+		if err := p.insist(ctx, s, w); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *Provisioner) writeMarks(ctx context.Context, s *Stop) error {
+	n, marks := s.namespace, s.marks
+	return persist(ctx, apierrors.IsConflict, func(ctx context.Context) error {
+		if marks == nil {
+			return nil
+		}
+		o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": kindNamespace}}
+		o.SetName(n.Name)
+		o.SetUID(n.UID)
+		o.SetResourceVersion(n.ResourceVersion)
+		conflict := p.patch(ctx, o, map[string]any{"metadata": map[string]any{"annotations": marks}})
+		if !apierrors.IsConflict(conflict) {
+			return conflict
+		}
+		now, err := p.typed.CoreV1().Namespaces().Get(ctx, n.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if now.UID != s.namespace.UID {
+			return anotherNow("namespace " + n.Name)
+		}
+		if marks, _, err = s.mark(now); err != nil {
+			return err
+		}
+		n = now
+		return conflict
+	})
+}
+
+// insist stops or starts one workload.
+func (p *Provisioner) insist(ctx context.Context, s *Stop, w Stopped) error {
+	uid := w.object.GetUID()
+	// Admission hears of the namespace a moment later, and till then says that it is being reaped.
+	passes := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsForbidden(err) }
+	return persist(ctx, passes, func(ctx context.Context) error {
+		if w.patch == nil {
+			return nil
+		}
+		conflict := p.patch(ctx, w.object, w.patch)
+		if !apierrors.IsConflict(conflict) {
+			return conflict
+		}
+		now, err := p.client(w.object).Get(ctx, w.object.GetName(), metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			w.patch = nil
+			return nil // nothing is left that could run
+		case err != nil:
+			return fmt.Errorf("%s: %w", w.Object, err)
+		case now.GetUID() != uid:
+			return anotherNow(w.Object)
+		}
+		again, err := s.workload(now)
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.Object, err)
+		}
+		w.object, w.patch = now, again.patch
+		return conflict
+	})
+}
+
+// anotherNow refuses to go on with an object that is not the one that was confirmed.
+func anotherNow(name string) error {
+	return refused("%s has been deleted meanwhile, and another one made: run this again", name)
+}
+
+// persist tries again while what comes of it may pass.
+func persist(ctx context.Context, passes func(error) bool, try func(context.Context) error) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		last = try(ctx)
+		return !passes(last), nil
+	})
+	if last != nil {
+		return last
+	}
+	return err
 }
 
 // patch changes an object if it is still as it was seen.
@@ -281,7 +414,7 @@ func (p *Provisioner) patch(ctx context.Context, o *unstructured.Unstructured, p
 	}
 	_, err = p.client(o).Patch(ctx, o.GetName(), types.MergePatchType, content, metav1.PatchOptions{FieldManager: FieldManager})
 	if apierrors.IsConflict(err) {
-		return refused("%s has changed meanwhile: run this again", nameOf(o))
+		return refused("%s changes all the time: run this again: %w", nameOf(o), err)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", nameOf(o), err)

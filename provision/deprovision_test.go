@@ -25,16 +25,16 @@ func object(t *testing.T, text string) *unstructured.Unstructured {
 func TestStopAndStart(t *testing.T) {
 	const remembers = `{metadata: {name: x, annotations: {lifecycle.dexorder.io/replicas-before: "2"}}, `
 	for _, tc := range []struct{ kind, fields, stop, start string }{
-		{"Deployment", `{metadata: {name: x}, spec: {replicas: 1}}`, "scaled from 1 to 0", ""},
-		{"Deployment", `{metadata: {name: x}, spec: {}}`, "scaled from 1 to 0", ""},
-		{"StatefulSet", `{metadata: {name: x}, spec: {replicas: 3}}`, "scaled from 3 to 0", ""},
+		{"Deployment", `{metadata: {name: x}, spec: {replicas: 1}}`, "to be scaled from 1 to 0", ""},
+		{"Deployment", `{metadata: {name: x}, spec: {}}`, "to be scaled from 1 to 0", ""},
+		{"StatefulSet", `{metadata: {name: x}, spec: {replicas: 3}}`, "to be scaled from 3 to 0", ""},
 		{"Deployment", `{metadata: {name: x}, spec: {replicas: 0}}`, "has no replicas already", ""},
-		{"Deployment", remembers + `spec: {replicas: 0}}`, "has no replicas already", "scaled to 2"},
-		{"Deployment", remembers + `spec: {replicas: 1}}`, "scaled from 1 to 0", "has 1 replicas already"},
+		{"Deployment", remembers + `spec: {replicas: 0}}`, "has no replicas already", "to be scaled to 2"},
+		{"Deployment", remembers + `spec: {replicas: 1}}`, "to be scaled from 1 to 0", "has 1 replicas already"},
 		{"Deployment", `{metadata: {name: x, annotations: {lifecycle.dexorder.io/replicas-before: many}}, spec: {replicas: 0}}`, "has no replicas already", ""},
-		{"CronJob", `{metadata: {name: x}, spec: {}}`, "suspended", ""},
+		{"CronJob", `{metadata: {name: x}, spec: {}}`, "to be suspended", ""},
 		{"CronJob", `{metadata: {name: x}, spec: {suspend: true}}`, "is suspended already", ""},
-		{"CronJob", remembers + `spec: {suspend: true}}`, "is suspended already", "no longer suspended"},
+		{"CronJob", remembers + `spec: {suspend: true}}`, "is suspended already", "to be resumed"},
 	} {
 		o := object(t, tc.fields[:1]+"apiVersion: v1, kind: "+tc.kind+", "+tc.fields[1:])
 		w, err := stopping(o)
