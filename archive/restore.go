@@ -54,6 +54,9 @@ type Result struct {
 type Restored struct {
 	Archive Info
 	Results []Result
+
+	// Labels and Annotations are the namespace's, as it is or would be now; nil if it is not there.
+	Labels, Annotations map[string]string
 }
 
 // Complete says whether nothing is left to do.
@@ -179,7 +182,6 @@ func (r *restorer) namespace(ctx context.Context) error {
 	r.restored.add(result)
 	if r.dryRun {
 		r.nothing = true
-		return nil
 	}
 	o := &unstructured.Unstructured{Object: r.content.Records[0].Object}
 	o = o.DeepCopy()
@@ -190,11 +192,14 @@ func (r *restorer) namespace(ctx context.Context) error {
 	annotations[lifecycle.AnnotationRestoredFrom] = r.info.Name
 	annotations[lifecycle.AnnotationLastPodActivity] = stamp(r.options.Now())
 	o.SetAnnotations(annotations)
-	_, err = namespaces.Create(ctx, o, metav1.CreateOptions{})
-	if err != nil {
-		r.restored.Results = nil
+	if !r.dryRun {
+		if _, err = namespaces.Create(ctx, o, metav1.CreateOptions{}); err != nil {
+			r.restored.Results = nil
+			return err
+		}
 	}
-	return err
+	r.restored.Labels, r.restored.Annotations = o.GetLabels(), annotations
+	return nil
 }
 
 // adopt goes on in a namespace that is there, if it is the archived one or was made of its archive, and takes a reaper's marks off it.
@@ -207,13 +212,18 @@ func (r *restorer) adopt(ctx context.Context, live *unstructured.Unstructured) e
 		return fmt.Errorf("%w: there is a namespace %s, with UID %s, that is neither the archived one, which had UID %s, nor restored from archive %s; "+
 			"remove it first", ErrRefused, name, live.GetUID(), r.info.UID, r.info.Name)
 	}
+	r.restored.Labels, r.restored.Annotations = live.GetLabels(), annotations
 	marked := slices.ContainsFunc(marks, func(m string) bool { _, is := annotations[m]; return is })
-	if !marked || r.dryRun {
+	if !marked {
 		return nil
 	}
 	change := map[string]any{lifecycle.AnnotationLastPodActivity: stamp(r.options.Now())}
 	for _, m := range marks {
 		change[m] = nil
+		delete(annotations, m)
+	}
+	if r.dryRun {
+		return nil
 	}
 	return r.patchNamespace(ctx, live, change)
 }

@@ -171,9 +171,14 @@ func TestProvision(t *testing.T) {
 	// Protected for a while, so that the hurried reaper leaves the time to look and to change one's mind.
 	p.annotate("do-not-reap-until=" + time.Now().Add(10*time.Minute).UTC().Format(time.RFC3339))
 	before := p.versions()
-	said = enter(t, 0, "scaled from 1 to 0", "kubectl agents deprovision e2e-clerk --yes")
-	if !strings.Contains(said, "The reaper keeps the namespace all the same") {
-		t.Errorf("it does not say that the namespace is protected:\n%s", said)
+	said = enter(t, 0, "to be scaled from 1 to 0", "kubectl agents deprovision e2e-clerk --yes")
+	for _, want := range []string{
+		"The reaper keeps the namespace all the same", "Once nothing keeps it any more it is idle.",
+		"Deployment agent; PersistentVolumeClaim workdir; Secrets api-keys, mcp;", "Its objects and volumes are kept for ",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it does not say %q:\n%s", want, said)
+		}
 	}
 	after := p.versions()
 	for object, was := range before {
@@ -183,7 +188,7 @@ func TestProvision(t *testing.T) {
 		}
 	}
 	p.provision(1, "error: refused: namespace agent-e2e-clerk was deprovisioned", "--yes")
-	enter(t, 0, "scaled to 1", "kubectl agents deprovision e2e-clerk --undo --yes")
+	enter(t, 0, "to be scaled to 1", "kubectl agents deprovision e2e-clerk --undo --yes")
 	if got := p.call("GET", "read", "path", file); got != "work of weeks" {
 		t.Errorf("the agent that came back reads %q", got)
 	}
@@ -202,7 +207,7 @@ func TestProvision(t *testing.T) {
 		}
 		return nil
 	})
-	enter(t, 0, p.name, "kubectl agents restore")
+	enter(t, 1, "kubectl agents restore agent-e2e-clerk", "kubectl agents deprovision --undo e2e-clerk")
 }
 
 // TestProvisionedAgentShutsDown: a role agent that stops when it is idle deletes its own Deployment, past network policies that name the

@@ -74,6 +74,7 @@ func TestArchive(t *testing.T) {
 		"another namespace, another volume": testWrongUID,
 		"lists that are cut off":            testLists,
 		"marked once more":                  testMarkedAgain,
+		"deprovisioned":                     testDeprovisionedComesBack,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -7,10 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dexorder/agent-lifecycle/internal/installation"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -86,7 +89,30 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 			t.Errorf("%d replicas, want %d", *d.Spec.Replicas, want)
 		}
 	}
-	run(0, "scaled from 1 to 0", "", "deprovision", "clerk", "--dry-run")
+	c.create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "api-keys"}})
+	said := run(0, "to be scaled from 1 to 0", "", "deprovision", "clerk", "--dry-run")
+	for _, want := range []string{
+		"The reaper deletes it, at the earliest at " + time.Now().Add(time.Hour).Format("2006-01-02T"),
+		"(reaper.namespaces.idleAfter is 1h0m0s)",
+		"With it goes all that is in it: Deployment agent; PersistentVolumeClaim workdir; Secret api-keys; and whatever else.\n",
+		"Nothing of it is kept (reaper.namespaces.retain is 0s)",
+		"take it back with: kubectl agents deprovision --undo agent-clerk\n",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it does not say %q:\n%s", want, said)
+		}
+	}
+	for _, until := range []string{`"` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + `"`, "null"} {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"annotations": {"do-not-reap-until": `+until+`}}}`))
+		if err := c.Client.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, patch); err != nil {
+			t.Fatal(err)
+		}
+		const protected = "Once nothing keeps it any more it is idle. The reaper deletes it, at the earliest 1h0m0s later (reaper.namespaces.idleAfter).\n"
+		if out := run(0, "With it goes all", "", "deprovision", "clerk", "--dry-run"); strings.Contains(out, protected) != (until != "null") {
+			t.Errorf("protected until %s:\n%s", until, out)
+		}
+	}
+	run(0, "Nothing deletes it until the system is installed", "", "deprovision", "clerk", "--dry-run", "-n", "nowhere")
 	run(1, "error: not confirmed", "", "deprovision", "clerk")
 	replicas(1)
 	run(0, "kubectl agents deprovision --undo agent-clerk", "", "deprovision", "clerk", "--yes")
@@ -95,10 +121,17 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 		t.Errorf("mark %q, want who did it", mark)
 	}
 	run(1, "error: refused: namespace agent-clerk was deprovisioned (", "", "provision", with("--yes")...)
-	run(0, "scaled to 1", "y\n", "deprovision", "--undo", name)
+	if again := run(0, "nothing is to be done\n", "", "deprovision", "clerk"); strings.Contains(again, "yes/no") {
+		t.Errorf("it asks where nothing is to be done:\n%s", again)
+	}
+	run(0, "to be scaled to 1", "y\n", "deprovision", "--undo", name)
 	replicas(1)
+	if again := run(0, "nothing is to be done\n", "", "deprovision", "--undo", name); strings.Contains(again, "yes/no") {
+		t.Errorf("it asks where nothing is to be done:\n%s", again)
+	}
 	run(0, "namespace agent-clerk is as it should be", "", "provision", role...)
 	run(1, `error: refused: "nobody" is neither the role nor the name`, "", "deprovision", "nobody", "--yes")
+	run(1, "nothing is kept of one that was reaped either", "", "deprovision", "--undo", "nobody", "--yes")
 	run(2, `there is no ConfigMap "lifecycle-breaker" in namespace "nowhere", or no such namespace: say where`, "", "breaker", "status", "-n", "nowhere")
 	run(2, `there is no ConfigMap "lifecycle-breaker" in namespace "default"`, "", "breaker", "release", "-n", "default")
 }

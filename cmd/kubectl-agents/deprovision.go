@@ -2,13 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/dexorder/agent-lifecycle/archive"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/provision"
 )
 
@@ -17,7 +22,11 @@ const deprovisionHelp = `Nothing is deleted. What runs in the namespace is stopp
 mistake. From then on it is what the reaper calls idle, and goes when it has been so for as long as the policy says (an hour by
 default), with all the reaper's guards: its cap, its consecutive passes, its dry run, and what is protected with do-not-reap stays.
 
-Until it is being deleted, --undo takes it back: the marks go, the reaper's too, and what was stopped starts again.
+With the namespace goes what is in it, its storage too. When that is at the earliest, and whether anything is kept for a while, is said
+by the policy in force before anything is asked.
+
+Until it is being deleted, --undo takes it back: the marks go, the reaper's too, and what was stopped starts again. After that, see
+kubectl agents restore.
 
 Examples:
   kubectl agents deprovision marketing
@@ -68,12 +77,18 @@ func (d *deprovisionFlags) run(s streams, name string) int {
 }
 
 func (d *deprovisionFlags) deprovision(ctx context.Context, s streams, c *provision.Provisioner, name string) error {
-	planned, err := d.plan(ctx, c, name)
+	planned, err := d.plan(ctx, s, c, name)
 	if err != nil {
 		return err
 	}
 	printStop(s, planned)
+	if !d.undo {
+		d.printFate(ctx, s, planned)
+	}
 	switch {
+	case planned.Nothing():
+		fmt.Fprintln(s.out, "nothing is to be done")
+		return nil
 	case d.dryRun:
 		return nil
 	case !d.yes && !s.confirm("Do this?"):
@@ -84,21 +99,67 @@ func (d *deprovisionFlags) deprovision(ctx context.Context, s streams, c *provis
 	if err := c.Do(ctx, planned); err != nil {
 		return err
 	}
-	switch {
-	case !d.undo:
-		fmt.Fprintf(s.out, "done; until the reaper deletes it, take it back with: kubectl agents deprovision --undo %s\n", planned.Namespace)
-	case len(planned.Workloads) == 0:
+	if d.undo && len(planned.Workloads) == 0 {
 		fmt.Fprintln(s.out, "done; nothing is left there that could start again: see kubectl agents provision")
-	default:
-		fmt.Fprintln(s.out, "done")
+		return nil
 	}
+	fmt.Fprintln(s.out, "done")
 	return nil
 }
 
-func (d *deprovisionFlags) plan(ctx context.Context, c *provision.Provisioner, name string) (*provision.Stop, error) {
+// printFate says what the namespace's end takes away, and how it is averted.
+func (d *deprovisionFlags) printFate(ctx context.Context, s streams, planned *provision.Stop) {
+	ctx, cancel := context.WithTimeout(ctx, clusterTimeout)
+	defer cancel()
+	p, err := d.policyInForce(ctx)
+	now := time.Now()
+	idle := now // as long as something is to be stopped
+	if planned.Nothing() {
+		idle = idleSince(planned.Annotations, now)
+	}
+	f := fateOf(p, err, planned.Org, idle)
+	if len(planned.Keeps) > 0 && f.spared == "" {
+		fmt.Fprintf(s.out, "Once nothing keeps it any more it is idle. The reaper deletes it, at the earliest %s later (reaper.namespaces.idleAfter).\n", f.after)
+	} else {
+		fmt.Fprintf(s.out, "Then it is idle. %s\n", f.when("deletes it"))
+	}
+	fmt.Fprintf(s.out, "With it goes all that is in it: %s.\n", contents(planned))
+	if f.kept != "" {
+		fmt.Fprintln(s.out, f.kept)
+	}
+	fmt.Fprintf(s.out, "Until it is being deleted, take it back with: kubectl agents deprovision --undo %s\n", planned.Namespace)
+}
+
+// contents names what is lost with a namespace.
+func contents(planned *provision.Stop) string {
+	var all []string
+	for _, w := range planned.Workloads {
+		all = append(all, w.Object)
+	}
+	for _, of := range []struct {
+		kind  string
+		names []string
+	}{{"PersistentVolumeClaim", planned.Claims}, {"Secret", planned.Secrets}} {
+		if n := len(of.names) - mostNamed; n > 0 {
+			of.names = append(of.names[:mostNamed:mostNamed], fmt.Sprintf("and %d more", n))
+		}
+		if len(of.names) > 0 {
+			all = append(all, plural(of.kind, len(of.names))+" "+strings.Join(of.names, ", "))
+		}
+	}
+	return strings.Join(append(all, "and whatever else"), "; ")
+}
+
+// mostNamed bounds how many claims or Secrets are named.
+const mostNamed = 20
+
+func (d *deprovisionFlags) plan(ctx context.Context, s streams, c *provision.Provisioner, name string) (*provision.Stop, error) {
 	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
 	defer cancel()
 	n, err := c.Find(ctx, name, d.org, d.environment)
+	if d.undo && errors.Is(err, provision.ErrNoNamespace) {
+		return nil, d.reaped(ctx, s, name, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +171,32 @@ func (d *deprovisionFlags) plan(ctx context.Context, c *provision.Provisioner, n
 		return nil, err
 	}
 	return c.PlanStop(ctx, n, userName(ctx, config))
+}
+
+// reaped adds to the error about a namespace that is not there whether it is kept.
+func (d *deprovisionFlags) reaped(ctx context.Context, s streams, name string, err error) error {
+	a, unknown := d.archive(s)
+	var infos []archive.Info
+	if unknown == nil {
+		infos, unknown = a.List(ctx)
+	}
+	namespace := lifecycle.RoleNamespacePrefix + strings.TrimPrefix(name, lifecycle.RoleNamespacePrefix)
+	named := map[string]bool{}
+	for i := range infos {
+		// A role's other namespaces are named after it as well.
+		if info := &infos[i]; !named[info.Namespace] && (info.Namespace == namespace || strings.HasPrefix(info.Namespace, namespace+"-")) {
+			named[info.Namespace] = true
+			err = fmt.Errorf("%w; namespace %s was reaped, and is kept until %s: kubectl agents restore %s", err, info.Namespace,
+				info.KeptUntil.Local().Format(time.RFC3339), info.Namespace)
+		}
+	}
+	switch {
+	case len(named) > 0:
+		return err
+	case unknown != nil:
+		return fmt.Errorf("%w; whether it was reaped and is kept could not be found out: %w", err, unknown)
+	}
+	return fmt.Errorf("%w; nothing is kept of one that was reaped either", err)
 }
 
 func printStop(s streams, planned *provision.Stop) {

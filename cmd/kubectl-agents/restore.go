@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/dexorder/agent-lifecycle/archive"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
 const restoreHelp = `Where the policy says reaper.namespaces.retain, the objects of a namespace that is reaped and the volumes of its claims
@@ -24,6 +25,8 @@ back another one than the newest.
 
 It is safe to run it again: what exists stays as it is. Values of Secrets are kept only where the policy says
 retainSecrets: else the Secrets and their keys are named, and you create them.
+
+A namespace that was deprovisioned comes back deprovisioned and stopped: kubectl agents deprovision --undo NAMESPACE starts it.
 
   kubectl agents restore                      list the archives
   kubectl agents restore agent-ceo --dry-run  say what would be brought back
@@ -55,22 +58,11 @@ func (r *restoreFlags) run(s streams, name string) int {
 		s.fail("--timeout %s: accepted is a positive duration, such as 5m", r.timeout)
 		return exitNotUnderstood
 	}
-	config, err := r.config()
+	a, err := r.archive(s)
 	if err != nil {
 		s.fail("%v", err)
 		return exitNotUnderstood
 	}
-	// A namespace has many objects, and nobody else waits for this process.
-	config.QPS, config.Burst = 50, 100
-	config.WarningHandler = rest.NewWarningWriter(s.err, rest.WarningWriterOptions{Deduplicate: true})
-	clients, err := archive.ClientsFor(config)
-	if err != nil {
-		s.fail("%v", err)
-		return exitNotUnderstood
-	}
-	a := archive.New(archive.Options{
-		Clients: clients, Namespace: r.namespace, Now: time.Now, Logger: slog.New(slog.NewTextHandler(s.err, nil)),
-	})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
@@ -81,6 +73,7 @@ func (r *restoreFlags) run(s streams, name string) int {
 	restored, err := a.Restore(ctx, name, archive.RestoreOptions{DryRun: r.dryRun})
 	if restored != nil {
 		printRestored(s.out, restored, r.dryRun)
+		r.printFate(ctx, s.out, restored)
 	}
 	switch {
 	case errors.Is(err, archive.ErrRefused):
@@ -93,6 +86,40 @@ func (r *restoreFlags) run(s streams, name string) int {
 		return exitDenied
 	}
 	return exitOK
+}
+
+// archive connects to the cluster.
+func (c *clusterFlags) archive(s streams) (*archive.Archive, error) {
+	config, err := c.config()
+	if err != nil {
+		return nil, err
+	}
+	// A namespace has many objects, and nobody else waits for this process.
+	config.QPS, config.Burst = 50, 100
+	config.WarningHandler = rest.NewWarningWriter(s.err, rest.WarningWriterOptions{Deduplicate: true})
+	clients, err := archive.ClientsFor(config)
+	if err != nil {
+		return nil, err
+	}
+	return archive.New(archive.Options{
+		Clients: clients, Namespace: c.namespace, Now: time.Now, Logger: slog.New(slog.NewTextHandler(s.err, nil)),
+	}), nil
+}
+
+// printFate says that what was reaped is idle, and goes again unless somebody has it run.
+func (r *restoreFlags) printFate(ctx context.Context, w io.Writer, restored *archive.Restored) {
+	if restored.Labels == nil {
+		return // it is not there
+	}
+	name := restored.Archive.Namespace
+	p, err := r.policyInForce(ctx)
+	again := fateOf(p, err, restored.Labels[lifecycle.LabelOrg], idleSince(restored.Annotations, time.Now())).when("deletes it again")
+	if mark, has := restored.Annotations[lifecycle.AnnotationDeprovisioned]; has {
+		fmt.Fprintf(w, "It is still deprovisioned (%s), and what ran there is stopped. Start it with: kubectl agents deprovision --undo %s\n", mark, name)
+		fmt.Fprintf(w, "Else: %s\n", again)
+		return
+	}
+	fmt.Fprintf(w, "Unless something runs there: %s To keep it as it is: kubectl annotate namespace %s %s=true\n", again, name, lifecycle.AnnotationDoNotReap)
 }
 
 func listArchives(ctx context.Context, s streams, a *archive.Archive) int {
