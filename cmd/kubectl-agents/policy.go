@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/dexorder/agent-lifecycle/fleet"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
@@ -24,7 +25,7 @@ func (c *clusterFlags) policyInForce(ctx context.Context) (*v1alpha1.LifecyclePo
 	}
 	file, err := v1alpha1.Decode(data)
 	if err != nil {
-		return nil, fmt.Errorf("what ConfigMap %q in namespace %q holds is no policy:\n%s", fleet.PolicyConfigMap, c.namespace, indented(err.Error()))
+		return nil, fmt.Errorf("what ConfigMap %q in namespace %q holds is no policy:\n%s", lifecycle.PolicyConfigMap, c.namespace, indented(err.Error()))
 	}
 	return file, nil
 }
