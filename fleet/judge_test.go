@@ -199,7 +199,7 @@ func TestInstalledPodSecurity(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	image, claim := Finding{Rule: "image-allowlist", Field: "a"}, Finding{Rule: "volumes", Field: "b"}
+	image, claim := policy.Violation{Rule: "image-allowlist", Field: "a"}, policy.Violation{Rule: "volumes", Field: "b"}
 	other := image
 	other.Message = "allowed are others"
 	for _, tc := range []struct {
@@ -207,16 +207,16 @@ func TestCompare(t *testing.T) {
 		now, today Report
 		want       []News
 	}{
-		{"the same", Report{Refused: []Finding{other}}, Report{Refused: []Finding{image}}, nil},
-		{"refused", Report{Refused: []Finding{image}}, Report{}, []News{NewlyRefused}},
-		{"refused where it was warned", Report{Refused: []Finding{image}}, Report{Warned: []Finding{image}}, []News{NewlyRefused}},
-		{"refused for more", Report{Refused: []Finding{image, claim}}, Report{Refused: []Finding{image}}, []News{RefusedMore}},
-		{"refused for less", Report{Refused: []Finding{image}}, Report{Refused: []Finding{image, claim}}, nil},
-		{"accepted", Report{}, Report{Refused: []Finding{image}}, []News{NewlyAccepted}},
-		{"warned", Report{Warned: []Finding{image}}, Report{}, []News{NewlyWarned}},
-		{"warned where it was refused", Report{Warned: []Finding{image}}, Report{Refused: []Finding{image}}, []News{NewlyAccepted}},
-		{"stuck", Report{Stuck: []Finding{image}}, Report{}, []News{NewlyStuck}},
-		{"free", Report{}, Report{Stuck: []Finding{image}}, []News{NewlyFree}},
+		{"the same", Report{Refused: []policy.Violation{other}}, Report{Refused: []policy.Violation{image}}, nil},
+		{"refused", Report{Refused: []policy.Violation{image}}, Report{}, []News{NewlyRefused}},
+		{"refused where it was warned", Report{Refused: []policy.Violation{image}}, Report{Warned: []policy.Violation{image}}, []News{NewlyRefused}},
+		{"refused for more", Report{Refused: []policy.Violation{image, claim}}, Report{Refused: []policy.Violation{image}}, []News{RefusedMore}},
+		{"refused for less", Report{Refused: []policy.Violation{image}}, Report{Refused: []policy.Violation{image, claim}}, nil},
+		{"accepted", Report{}, Report{Refused: []policy.Violation{image}}, []News{NewlyAccepted}},
+		{"warned", Report{Warned: []policy.Violation{image}}, Report{}, []News{NewlyWarned}},
+		{"warned where it was refused", Report{Warned: []policy.Violation{image}}, Report{Refused: []policy.Violation{image}}, []News{NewlyAccepted}},
+		{"stuck", Report{Stuck: []policy.Violation{image}}, Report{}, []News{NewlyStuck}},
+		{"free", Report{}, Report{Stuck: []policy.Violation{image}}, []News{NewlyFree}},
 		{"outdated", Report{Adopted: true, Sidecar: SidecarOutdated}, Report{Adopted: true, Sidecar: SidecarCurrent}, []News{NewlyOutdated}},
 		{"outdated before", Report{Adopted: true, Sidecar: SidecarOutdated}, Report{Adopted: true, Sidecar: SidecarOutdated}, nil},
 	} {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,18 +12,6 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
-
-// Finding is one thing that a rule objects to.
-type Finding struct {
-	// Rule is the rule's id, or PodSecurityAdmission.
-	Rule string `json:"rule"`
-
-	// Field is the path from the object's root, Message names the value and what would be accepted.
-	Field   string `json:"field"`
-	Message string `json:"message"`
-}
-
-func (f Finding) String() string { return f.Rule + ": " + f.Field + ": " + f.Message }
 
 // Report is what a policy makes of one workload.
 type Report struct {
@@ -37,12 +24,12 @@ type Report struct {
 
 	// Refused is what would be refused of the next change of its template, or of its creation where it is no Deployment. Warned is what
 	// would only be warned about, and Audited what would only be counted.
-	Refused []Finding `json:"refused,omitempty"`
-	Warned  []Finding `json:"warned,omitempty"`
-	Audited []Finding `json:"audited,omitempty"`
+	Refused []policy.Violation `json:"refused,omitempty"`
+	Warned  []policy.Violation `json:"warned,omitempty"`
+	Audited []policy.Violation `json:"audited,omitempty"`
 
 	// Stuck is why its next Pod would not come up.
-	Stuck []Finding `json:"stuck,omitempty"`
+	Stuck []policy.Violation `json:"stuck,omitempty"`
 
 	// Adopted says whether a Deployment was admitted by the system. Sidecar and SidecarImage are a Deployment's.
 	Adopted      bool    `json:"adopted,omitempty"`
@@ -72,27 +59,19 @@ const (
 func newReport(j *Judge, n Namespace, o *workload.Object, claims map[string]policy.Claim) *Report {
 	r := &Report{Kind: o.Kind, Namespace: n.Name, Name: o.Meta.Name}
 	change := j.Change(n.Name, o, claims)
-	r.Refused, r.Warned, r.Audited = findings(change.Denials), findings(change.Warnings), findings(change.Audits)
+	r.Refused, r.Warned, r.Audited = change.Denials, change.Warnings, change.Audits
 	if chain := chainOf(o.Kind); chain != nil && (o.Replicas == nil || *o.Replicas > 0) {
 		var owner metav1.Object = o.Meta
 		if o.Deployment != nil {
 			owner = o.Deployment
 		}
-		r.Stuck = findings(j.Return(n.Name, n.Labels, o, owner, chain, claims).Denials)
+		r.Stuck = j.Return(n.Name, n.Labels, o, owner, chain, claims).Denials
 	}
 	if o.Deployment != nil && j.Covers(n.Name) {
 		r.Adopted = Adopted(o.Deployment)
 		r.Sidecar, r.SidecarImage = j.SidecarOf(n.Name, o.Deployment)
 	}
 	return r
-}
-
-func findings(violations []policy.Violation) []Finding {
-	var found []Finding
-	for _, v := range violations {
-		found = append(found, Finding{Rule: v.Rule, Field: v.Field, Message: v.Message})
-	}
-	return found
 }
 
 // compare fills in News.
@@ -112,9 +91,9 @@ func (r *Report) compare(today *Report) {
 }
 
 // hasMore says whether a rule objects to a field that it did not object to before. What it says of it may well have changed.
-func hasMore(now, before []Finding) bool {
-	return slices.ContainsFunc(now, func(f Finding) bool {
-		return !slices.ContainsFunc(before, func(g Finding) bool { return f.Rule == g.Rule && f.Field == g.Field })
+func hasMore(now, before []policy.Violation) bool {
+	return slices.ContainsFunc(now, func(v policy.Violation) bool {
+		return !slices.ContainsFunc(before, func(w policy.Violation) bool { return v.Rule == w.Rule && v.Field == w.Field })
 	})
 }
 
@@ -235,10 +214,10 @@ func (t *textWriter) Report(r *Report) error {
 	if len(lines) == 0 && len(r.News) == 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(t.w, "%s\n", Printable(title))
+	_, err := fmt.Fprintf(t.w, "%s\n", policy.Printable(title))
 	for _, line := range lines {
 		if err == nil {
-			_, err = fmt.Fprintf(t.w, "  %s\n", Printable(line))
+			_, err = fmt.Fprintf(t.w, "  %s\n", policy.Printable(line))
 		}
 	}
 	return err
@@ -292,19 +271,6 @@ func (t *textWriter) End(s Summary) error {
 		_, err = fmt.Fprintf(t.w, "%d could not be judged\n", s.NotUnderstood)
 	}
 	return err
-}
-
-// Printable keeps what is stored in a cluster from breaking a line or commanding a terminal.
-func Printable(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if strconv.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
 }
 
 // NewJSONWriter writes one JSON object for programs, with all workloads in it.

@@ -169,8 +169,8 @@ func (r *Roll) nextPod(ctx context.Context, would *appsv1.Deployment) (*Step, er
 		return nil, nil
 	}
 	var lines []string
-	for _, f := range findings(next.Denials) {
-		lines = append(lines, f.String())
+	for _, v := range next.Denials {
+		lines = append(lines, v.String())
 	}
 	return &Step{Outcome: Refused, Reason: "its next Pod would not come up: " + strings.Join(lines, "; ")}, nil
 }

@@ -3,6 +3,8 @@ package fleet
 import (
 	"fmt"
 	"strings"
+
+	"github.com/dexorder/agent-lifecycle/policy"
 )
 
 // String writes a step for people: a line with its outcome, and a line for each change.
@@ -16,10 +18,10 @@ func (s *Step) String() string {
 		if i > 0 {
 			b.WriteString("  ")
 		}
-		b.WriteString(Printable(part) + "\n")
+		b.WriteString(policy.Printable(part) + "\n")
 	}
 	for _, change := range s.Changes {
-		b.WriteString("  " + Printable(change) + "\n")
+		b.WriteString("  " + policy.Printable(change) + "\n")
 	}
 	return b.String()
 }

@@ -15,6 +15,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/dexorder/agent-lifecycle/offline/manifest"
+	"github.com/dexorder/agent-lifecycle/policy"
 )
 
 type patch []operations.Operation
@@ -121,7 +122,7 @@ func (in *Injection) title() string {
 	if objects := in.Document.Objects; len(objects) == 1 {
 		title += " " + nameOf(objects[0], objects[0].Namespace)
 	}
-	return printable(title)
+	return policy.Printable(title)
 }
 
 // toYAML converts with sorted keys. The YAML library is given values and not JSON, which it would not read in full.

@@ -280,19 +280,6 @@ func TestInjectIntoLists(t *testing.T) {
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain ‘text’ 漢字 😀": "plain ‘text’ 漢字 😀",
-		"a\nb\r\t":          `a\nb\r\t`,
-		"\x1b[31mred":       `\x1b[31mred`,
-		"it's\u202e":        `it's\u202e`,
-	} {
-		if got := printable(in); got != want {
-			t.Errorf("printable(%q) = %s, want %s", in, got, want)
-		}
-	}
-}
-
 // TestGitHubEscapes: nothing in a manifest or a file's name can end a workflow command or begin another.
 func TestGitHubEscapes(t *testing.T) {
 	v := Verdict{

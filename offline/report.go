@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/dexorder/agent-lifecycle/offline/manifest"
+	"github.com/dexorder/agent-lifecycle/policy"
 )
 
 // WriteText writes verdicts for people: a line for each object with its place, and under it what there is to say.
@@ -43,40 +44,18 @@ func WriteText(w io.Writer, verdicts []Verdict) error {
 // line writes one line, whatever the manifest holds.
 func line(b *bytes.Buffer, indent, format string, args ...any) {
 	b.WriteString(indent)
-	b.WriteString(printable(fmt.Sprintf(format, args...)))
+	b.WriteString(policy.Printable(fmt.Sprintf(format, args...)))
 	b.WriteByte('\n')
-}
-
-// printable escapes what would break a line or command a terminal.
-func printable(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if strconv.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
 }
 
 // jsonVerdict is the form that programs read.
 type jsonVerdict struct {
-	Kind      string       `json:"kind"`
-	Namespace string       `json:"namespace"`
-	Name      string       `json:"name"`
-	Allowed   bool         `json:"allowed"`
-	Reasons   []jsonReason `json:"reasons"`
-	Warnings  []string     `json:"warnings"`
-}
-
-type jsonReason struct {
-	Rule    string `json:"rule"`
-	Field   string `json:"field"`
-	Message string `json:"message"`
+	Kind      string             `json:"kind"`
+	Namespace string             `json:"namespace"`
+	Name      string             `json:"name"`
+	Allowed   bool               `json:"allowed"`
+	Reasons   []policy.Violation `json:"reasons"`
+	Warnings  []string           `json:"warnings"`
 }
 
 // WriteJSON writes verdicts as a JSON list, in their order. Lists without elements are empty and not null.
@@ -86,10 +65,10 @@ func WriteJSON(w io.Writer, verdicts []Verdict) error {
 		v := &verdicts[i]
 		list[i] = jsonVerdict{
 			Kind: v.Object.GVK.Kind, Namespace: v.Namespace, Name: v.Object.Name, Allowed: v.Allowed(),
-			Reasons: []jsonReason{}, Warnings: []string{},
+			Reasons: []policy.Violation{}, Warnings: []string{},
 		}
 		for _, f := range v.Reasons {
-			reason := jsonReason{f.Rule, f.Field, f.Message}
+			reason := policy.Violation{Rule: f.Rule, Field: f.Field, Message: f.Message}
 			if f.Rule == notUnderstood {
 				reason.Message = fmt.Sprintf("line %d: %s", f.Line, f.Message) // There may be no name to find it by.
 			}
@@ -139,13 +118,13 @@ func (v *Verdict) command(b *bytes.Buffer, command string, f Finding) {
 	if len(properties) > 0 {
 		command += " "
 	}
-	message := printable(v.name() + ": " + Finding{Field: f.Field, Message: f.Message}.String())
+	message := policy.Printable(v.name() + ": " + Finding{Field: f.Field, Message: f.Message}.String())
 	fmt.Fprintf(b, "::%s%s::%s\n", command, strings.Join(properties, ","), githubMessage.Replace(message))
 }
 
 // Describe returns a finding about the document on one line, with its place.
 func Describe(d *manifest.Document, f Finding) string {
-	return printable(place(d, f.Line) + ": " + f.String())
+	return policy.Printable(place(d, f.Line) + ": " + f.String())
 }
 
 func (v *Verdict) place(line int) string { return place(v.Object.Document, line) }

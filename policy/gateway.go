@@ -75,7 +75,7 @@ func checkGatewayOwner(r *Request, i int) (Violation, bool) {
 	gk := schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind).GroupKind()
 	if r.Object.Deployment != nil || gk != (schema.GroupKind{Group: "apps", Kind: kindDeployment}) || agent == "" || owner.Name != agent {
 		return violation(field, "the gateway may not make %s %q the owner; accepted on claims and Services is the Deployment that label %s names",
-			printable(owner.Kind), owner.Name, lifecycle.LabelDeployment), false
+			Printable(owner.Kind), owner.Name, lifecycle.LabelDeployment), false
 	}
 	if r.Facts == nil {
 		return Violation{}, true

@@ -63,8 +63,8 @@ func isLabel(labels map[string]string, key string) string {
 	return fmt.Sprintf("is %q", value)
 }
 
-// printable escapes what a text from elsewhere may hold that does not belong on a line of a terminal.
-func printable(s string) string {
+// Printable escapes what a text from elsewhere may hold that does not belong on a line of a terminal.
+func Printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {
 		if unicode.IsPrint(r) {

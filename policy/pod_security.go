@@ -26,7 +26,7 @@ func checkPodSecurity(p *Profile, r *Request) []Violation {
 		if result.ForbiddenDetail != "" {
 			detail += " (" + result.ForbiddenDetail + ")"
 		}
-		found = append(found, violation(template.Field("spec"), "violates Pod Security %s: %s", standard.level, printable(detail)))
+		found = append(found, violation(template.Field("spec"), "violates Pod Security %s: %s", standard.level, Printable(detail)))
 	}
 	return found
 }

@@ -10,17 +10,17 @@ import (
 // Violation is one thing that a rule objects to.
 type Violation struct {
 	// Rule is the id of the rule.
-	Rule string
+	Rule string `json:"rule"`
 
 	// Field is the path of the offending field from the object's root, such as
 	// spec.template.spec.containers[0].image.
-	Field string
+	Field string `json:"field"`
 
 	// Message names the offender and its value, and says what would be accepted.
-	Message string
+	Message string `json:"message"`
 
 	// Wait says whether the same request may be allowed later.
-	Wait Wait
+	Wait Wait `json:"-"`
 }
 
 // Wait says what a request that is refused may wait for.

@@ -55,7 +55,7 @@ func checkNewOwner(p *Profile, r *Request) (Violation, bool) {
 		return Violation{}, false
 	}
 	return violation("metadata.ownerReferences", "%q may not make %s %q its controller; only workload controllers do that",
-		r.User.Username, printable(owner.Kind), owner.Name), true
+		r.User.Username, Printable(owner.Kind), owner.Name), true
 }
 
 // checkReplicaSet also holds its template fast, which is its Deployment's to change.
@@ -115,5 +115,5 @@ func ownerReferences(meta *metav1.ObjectMeta) string {
 	if owner == nil {
 		return "it has no controller reference"
 	}
-	return fmt.Sprintf("its controller reference to %s %q with UID %q leads nowhere", printable(owner.Kind), owner.Name, owner.UID)
+	return fmt.Sprintf("its controller reference to %s %q with UID %q leads nowhere", Printable(owner.Kind), owner.Name, owner.UID)
 }

@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
+	"github.com/dexorder/agent-lifecycle/bench/timing"
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
 	"github.com/dexorder/agent-lifecycle/internal/installation"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -130,10 +131,10 @@ func run(ctx context.Context, o *options) (err error) {
 				return err
 			}
 			if baseline == 0 {
-				baseline = m.wall
+				baseline = m.Wall
 			}
 			fmt.Fprintf(w, "%d\t%.2f s\t%.1f\t%.2f s\t%d MiB\t  %s\n",
-				size, m.wall.Seconds(), m.wall.Seconds()/baseline.Seconds(), m.cpu.Seconds(), m.peak>>20, c.name)
+				size, m.Wall.Seconds(), m.Wall.Seconds()/baseline.Seconds(), m.CPU.Seconds(), m.Peak>>20, c.name)
 		}
 	}
 	return nil
@@ -206,30 +207,20 @@ type command struct {
 	args          []string
 }
 
-type cost struct {
-	wall, cpu time.Duration
-	peak      int64 // bytes
-}
-
 // measure returns the run that took the median time.
-func measure(ctx context.Context, c command, kubeconfig string, runs int) (cost, error) {
-	var all []cost
+func measure(ctx context.Context, c command, kubeconfig string, runs int) (timing.Used, error) {
+	var all []timing.Used
 	for range runs {
 		cmd := exec.CommandContext(ctx, c.program, append(slices.Clone(c.args), "--kubeconfig", kubeconfig)...)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
-		began := time.Now()
-		err := cmd.Run()
+		u, err := timing.Run(cmd)
 		if ended := new(exec.ExitError); err != nil && (!errors.As(err, &ended) || ended.ExitCode() != 1) { // 1: there is something to say
-			return cost{}, fmt.Errorf("%s: %w\n%s", c.name, err, stderr.Bytes())
+			return u, fmt.Errorf("%s: %w\n%s", c.name, err, stderr.Bytes())
 		}
-		m := cost{wall: time.Since(began), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
-		if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			m.peak = usage.Maxrss << 10
-		}
-		all = append(all, m)
+		all = append(all, u)
 	}
-	slices.SortFunc(all, func(a, b cost) int { return int(a.wall - b.wall) })
+	slices.SortFunc(all, func(a, b timing.Used) int { return int(a.Wall - b.Wall) })
 	return all[len(all)/2], nil
 }
 

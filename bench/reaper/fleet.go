@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/dexorder/agent-lifecycle/bench/timing"
 	"github.com/dexorder/agent-lifecycle/internal/installation"
 )
 
@@ -20,10 +21,10 @@ type look struct {
 
 	// sampled is how many namespaces the shell loop looked at; its use is extrapolated from them.
 	sampled     int
-	shell       used
+	shell       timing.Used
 	shellCalls  float64
-	shellServer float64 // CPU of kube-apiserver, in seconds
-	once        used    // the median by time
+	shellServer float64     // CPU of kube-apiserver, in seconds
+	once        timing.Used // the median by time
 	onceCalls   *calls
 	onceServer  float64
 	first       time.Duration
@@ -110,14 +111,14 @@ func lookAtFleets(ctx context.Context, o *options, dir string) (_ []*look, err e
 // shellLooks runs the shell loop, over a sample where there are more namespaces than that.
 func (c *cluster) shellLooks(ctx context.Context, o *options, l *look, kubeconfig string) error {
 	env := []string{"KUBECONFIG=" + kubeconfig, "KUBECTL=" + c.Kubectl()}
-	run := func(sample int) (used, int, float64, error) {
+	run := func(sample int) (timing.Used, int, float64, error) {
 		log := c.audit()
 		if _, err := log.since(accounts.shell); err != nil {
-			return used{}, 0, 0, err
+			return timing.Used{}, 0, 0, err
 		}
 		before, err := c.cpu(ctx)
 		if err != nil {
-			return used{}, 0, 0, err
+			return timing.Used{}, 0, 0, err
 		}
 		u, err := execute(ctx, c.path(fmt.Sprintf("shell-%d-%d", l.namespaces, sample)), env, o.shell, org, strconv.Itoa(sample))
 		if err != nil {
@@ -152,9 +153,9 @@ func (c *cluster) shellLooks(ctx context.Context, o *options, l *look, kubeconfi
 	}
 	// The list is there once, the rest as often as there are namespaces.
 	times := float64(l.namespaces) / float64(l.sampled)
-	l.shell.wall = list.wall + time.Duration(times*float64(u.wall-list.wall))
-	l.shell.cpu = list.cpu + time.Duration(times*float64(u.cpu-list.cpu))
-	l.shell.peak = max(u.peak, list.peak)
+	l.shell.Wall = list.Wall + time.Duration(times*float64(u.Wall-list.Wall))
+	l.shell.CPU = list.CPU + time.Duration(times*float64(u.CPU-list.CPU))
+	l.shell.Peak = max(u.Peak, list.Peak)
 	l.shellCalls = float64(listAsked) + times*float64(asked-listAsked)
 	l.shellServer = listServer + times*(server-listServer)
 	return nil
@@ -167,7 +168,7 @@ func (c *cluster) onceLooks(ctx context.Context, o *options, l *look, kubeconfig
 		return err
 	}
 	type one struct {
-		used
+		timing.Used
 		calls  *calls
 		server float64
 	}
@@ -197,9 +198,9 @@ func (c *cluster) onceLooks(ctx context.Context, o *options, l *look, kubeconfig
 		}
 		runs = append(runs, one{u, asked, after - before})
 	}
-	slices.SortFunc(runs, func(a, b one) int { return int(a.wall - b.wall) })
+	slices.SortFunc(runs, func(a, b one) int { return int(a.Wall - b.Wall) })
 	median := runs[len(runs)/2]
-	l.once, l.onceCalls, l.onceServer = median.used, median.calls, median.server
+	l.once, l.onceCalls, l.onceServer = median.Used, median.calls, median.server
 	return nil
 }
 

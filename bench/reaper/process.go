@@ -12,34 +12,21 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/dexorder/agent-lifecycle/bench/timing"
 )
 
-// used is what a process and those that it has started have used when it has ended.
-type used struct {
-	wall, cpu time.Duration
-	// peak is the most memory that one of them had, in bytes.
-	peak int64
-}
-
 // execute runs a program to its end. What it says goes to a file beside name.
-func execute(ctx context.Context, name string, env []string, program string, args ...string) (used, error) {
+func execute(ctx context.Context, name string, env []string, program string, args ...string) (timing.Used, error) {
 	out, err := os.Create(name + ".log")
 	if err != nil {
-		return used{}, err
+		return timing.Used{}, err
 	}
 	defer out.Close()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(os.Environ(), env...)
-	began := time.Now()
-	err = cmd.Run()
-	u := used{wall: time.Since(began)}
-	if state := cmd.ProcessState; state != nil {
-		u.cpu = state.UserTime() + state.SystemTime()
-		if usage, is := state.SysUsage().(*syscall.Rusage); is {
-			u.peak = usage.Maxrss << 10
-		}
-	}
+	u, err := timing.Run(cmd)
 	if err != nil {
 		return u, fmt.Errorf("%s: %w; see %s.log", program, err, name)
 	}

@@ -23,11 +23,11 @@ func writeLooks(w io.Writer, looks []*look) error {
 		t := newTable(w)
 		fmt.Fprintln(t, "\tseconds\ttimes as fast\tcalls\tof the calls\tCPU s\tof the CPU\tAPI server CPU s\tpeak MB\t")
 		row := func(name string, wall time.Duration, calls float64, cpu time.Duration, server float64, peak int64) {
-			fmt.Fprintf(t, "%s\t%.2f\t%.1f\t%.0f\t%.5f\t%.2f\t%.4f\t%.2f\t%.0f\t\n", name, wall.Seconds(), ratio(l.shell.wall.Seconds(), wall.Seconds()),
-				calls, ratio(calls, l.shellCalls), cpu.Seconds(), ratio(cpu.Seconds(), l.shell.cpu.Seconds()), server, mb(peak))
+			fmt.Fprintf(t, "%s\t%.2f\t%.1f\t%.0f\t%.5f\t%.2f\t%.4f\t%.2f\t%.0f\t\n", name, wall.Seconds(), ratio(l.shell.Wall.Seconds(), wall.Seconds()),
+				calls, ratio(calls, l.shellCalls), cpu.Seconds(), ratio(cpu.Seconds(), l.shell.CPU.Seconds()), server, mb(peak))
 		}
-		row("shell loop", l.shell.wall, l.shellCalls, l.shell.cpu, l.shellServer, l.shell.peak)
-		row("reap --once --dry-run", l.once.wall, float64(l.onceCalls.sum()), l.once.cpu, l.onceServer, l.once.peak)
+		row("shell loop", l.shell.Wall, l.shellCalls, l.shell.CPU, l.shellServer, l.shell.Peak)
+		row("reap --once --dry-run", l.once.Wall, float64(l.onceCalls.sum()), l.once.CPU, l.onceServer, l.once.Peak)
 		if err := t.Flush(); err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func writeLooks(w io.Writer, looks []*look) error {
 }
 
 func (l *look) writePass(w io.Writer, name string, p pass) {
-	fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.0f\t%s\t\n", name, ms(p.took), ms(p.leftovers), ratio(l.shell.wall.Seconds(), p.took.Seconds()), p.calls)
+	fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.0f\t%s\t\n", name, ms(p.took), ms(p.leftovers), ratio(l.shell.Wall.Seconds(), p.took.Seconds()), p.calls)
 }
 
 func writeDrains(w io.Writer, drains []*drained) error {

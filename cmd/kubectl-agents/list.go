@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dexorder/agent-lifecycle/fleet"
+	"github.com/dexorder/agent-lifecycle/policy"
 )
 
 const listHelp = `Each agent with its state, its user type, since when it is idle, its sidecar, and whether what it has stored outlives it. What it does
@@ -63,7 +64,7 @@ func (l *listFlags) run(s streams) int {
 			sidecar += " (" + string(e.Sidecar) + ")"
 		}
 		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Namespace, e.Name, e.State, since, cmp.Or(string(e.UserType), "none"),
-			sidecar, e.Storage, fleet.Printable(e.Reason))
+			sidecar, e.Storage, policy.Printable(e.Reason))
 		return err
 	})
 	if flushed := w.Flush(); err == nil {
