@@ -73,6 +73,9 @@ type fixture struct {
 		Deployments map[string]*policy.Owner `json:"deployments"`
 	} `json:"facts"`
 
+	// RuleTimes are those of the request.
+	RuleTimes map[string]policy.RuleTime `json:"ruleTimes"`
+
 	// Offline judges without facts, as kubectl agents check does.
 	Offline bool `json:"offline"`
 
@@ -193,7 +196,9 @@ func (f *fixture) policy(t testing.TB) *policy.Policy {
 // request is what the webhook would judge, and the warnings of the injection before.
 func (f *fixture) request(t testing.TB, p *policy.Policy) (*policy.Request, []string) {
 	t.Helper()
-	r := &policy.Request{Operation: admissionv1.Create, Namespace: f.Namespace, Subresource: f.Subresource}
+	r := &policy.Request{
+		Operation: admissionv1.Create, Namespace: f.Namespace, Subresource: f.Subresource, RuleTimes: f.RuleTimes,
+	}
 	r.User.Username, r.User.Groups = f.User, f.Groups
 
 	start := f.base(t, p, f.Base)

@@ -34,11 +34,17 @@ func checkGateway(p *Profile, r *Request) []Violation {
 	}
 	var found []Violation
 	for _, i := range newOwners(r) {
+		if full(found) {
+			return found
+		}
 		if v, ok := checkGatewayOwner(r, i); !ok {
 			found = append(found, v)
 		}
 	}
 	for i, finalizer := range r.Object.Meta.Finalizers {
+		if full(found) {
+			return found
+		}
 		if finalizer == claimProtection && r.Object.Claim != nil {
 			continue // The API server adds it to every claim.
 		}

@@ -23,11 +23,17 @@ func checkImages(p *Profile, r *Request) []Violation {
 		if isSidecar(r, c) && p.sidecars.Allows(c.Image) == nil {
 			continue
 		}
+		if full(found) {
+			return found
+		}
 		if err := p.images.Allows(c.Image); err != nil {
 			found = append(found, violation(c.Path()+".image", "container %q: %v", c.Name, err))
 		}
 	}
 	for i, volume := range r.Object.Template.Spec.Volumes {
+		if full(found) {
+			return found
+		}
 		if volume.Image == nil {
 			continue
 		}

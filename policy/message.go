@@ -12,10 +12,14 @@ const maxMessage = 4096
 
 // String returns the violation on one line.
 func (v Violation) String() string {
-	if v.Field == "" {
-		return v.Rule + ": " + v.Message
+	line := v.Rule + ": "
+	if v.Tolerated != "" {
+		line += "tolerated, since " + v.Tolerated + ": "
 	}
-	return v.Rule + ": " + v.Field + ": " + v.Message
+	if v.Field != "" {
+		line += v.Field + ": "
+	}
+	return line + v.Message
 }
 
 // Message says why the request was refused: a line for every violation, as many as fit.

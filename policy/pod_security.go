@@ -26,7 +26,7 @@ func checkPodSecurity(p *Profile, r *Request) []Violation {
 		if result.ForbiddenDetail != "" {
 			detail += " (" + result.ForbiddenDetail + ")"
 		}
-		found = append(found, violation(template.Field("spec"), "violates Pod Security %s: %s", standard.level, Printable(detail)))
+		found = append(found, violation(template.Field("spec"), "violates Pod Security %s: %s", standard.level, Printable(truncate(detail))))
 	}
 	return found
 }

@@ -17,6 +17,9 @@ var readOnlyRootfs = Rule{
 func checkReadOnlyRootfs(_ *Profile, r *Request) []Violation {
 	var found []Violation
 	for _, c := range r.Object.Template.Containers() {
+		if full(found) {
+			return found
+		}
 		var readOnly *bool
 		if c.SecurityContext != nil {
 			readOnly = c.SecurityContext.ReadOnlyRootFilesystem

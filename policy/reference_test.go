@@ -35,6 +35,8 @@ var examples = map[string]string{
 	"volumes":           "deny-neighbours-claim",
 	"references":        "deny-env-from",
 	"sidecar-integrity": "deny-sidecar-command",
+	"service-links":     "deny-set-after-injection",
+	"object-size":       "deny-containers",
 	"claims":            "deny-given-away",
 	"gateway":           "deny-delete",
 	"self-delete":       "deny-enterprise",
@@ -77,7 +79,15 @@ What a change would do is told before it is made, by ` + "`kubectl agents audit 
 
 const rulesHead = `## Rules
 
-They are the field ` + "`rules`" + ` of a profile, under their ids. A rule that is left out is enforced with its defaults. What every rule has:
+They are the field ` + "`rules`" + ` of a profile, under their ids. A rule that is left out is enforced with its defaults; one that is newer
+than the file's ` + "`rulesRevision`" + ` is audited, unless its ` + "`enforcement`" + ` is written out. So an upgrade enforces nothing that the
+file's author did not know. The server's log, ` + "`/readyz?verbose`" + ` and ` + "`kubectl agents audit`" + ` say which rules those are.
+
+A rule that comes into force holds for what is written from then on: creations and changed templates. Pods of agents that were stored
+before are admitted with a warning, until the profile says ` + "`adoption: enforce`" + `. Since when each rule is in force is in the ConfigMap
+` + "`lifecycle-rules`" + `; ` + "`kubectl agents audit`" + ` shows it.
+
+What every rule has:
 
 | setting | value | default | |
 |---|---|---|---|

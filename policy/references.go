@@ -34,6 +34,9 @@ func checkReferences(p *Profile, r *Request) []Violation {
 	// these to Pods, and an agent never gets to see them.
 	if r.Object.Kind != kindPod {
 		for i, secret := range template.Spec.ImagePullSecrets {
+			if full(c.found) {
+				break
+			}
 			c.name(c.rule.PullSecrets, "image pull secret", secret.Name, fmt.Sprintf("%s[%d].name", template.Field("spec.imagePullSecrets"), i))
 		}
 	}
@@ -41,6 +44,9 @@ func checkReferences(p *Profile, r *Request) []Violation {
 		c.container(container)
 	}
 	for i := range template.Spec.Volumes {
+		if full(c.found) {
+			break
+		}
 		if p.isInjected(r, &template.Spec.Volumes[i]) {
 			continue
 		}
@@ -72,6 +78,9 @@ func (c *referenceCheck) configMap(name, field string) {
 
 func (c *referenceCheck) container(container workload.Container) {
 	for i, env := range container.Env {
+		if full(c.found) {
+			return
+		}
 		if env.ValueFrom == nil {
 			continue
 		}
@@ -88,6 +97,9 @@ func (c *referenceCheck) container(container workload.Container) {
 		}
 	}
 	for i, from := range container.EnvFrom {
+		if full(c.found) {
+			return
+		}
 		field := fmt.Sprintf("%s.envFrom[%d]", container.Path(), i)
 		if from.SecretRef == nil && from.ConfigMapRef == nil {
 			c.found = append(c.found, violation(field, "container %q: a source of no known type; allowed: configMapRef, secretRef",
@@ -110,6 +122,9 @@ func (c *referenceCheck) volume(volume *corev1.Volume, field string) {
 		c.configMap(source.ConfigMap.Name, field+".configMap.name")
 	case source.Projected != nil:
 		for i := range source.Projected.Sources {
+			if full(c.found) {
+				return
+			}
 			c.projection(volume.Name, &source.Projected.Sources[i], fmt.Sprintf("%s.projected.sources[%d]", field, i))
 		}
 	case source.CSI != nil:

@@ -34,6 +34,10 @@ type Request struct {
 	// Facts of the cluster. Nil where there is no cluster to ask: what cannot be known then is not judged, and
 	// Verdict.Unchecked says so.
 	Facts *Facts
+
+	// RuleTimes says since when rules of the namespace's profile are enforced, by their ids. A rule without an entry has
+	// always been.
+	RuleTimes map[string]RuleTime
 }
 
 // Facts are what a verdict needs to know of the cluster. Needs says which of them a request takes.

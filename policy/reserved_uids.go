@@ -29,6 +29,9 @@ func checkReservedUIDs(_ *Profile, r *Request) []Violation {
 	}
 	shared := t.Spec.ShareProcessNamespace != nil && *t.Spec.ShareProcessNamespace
 	for _, c := range t.Containers() {
+		if full(found) {
+			return found
+		}
 		if isSidecar(r, c) {
 			continue
 		}

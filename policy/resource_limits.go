@@ -33,6 +33,9 @@ func checkResources(p *Profile, r *Request) []Violation {
 		found = append(found, checkMax(rule.Max, pod, template.Field("spec.resources"), "the Pod")...)
 	}
 	for _, c := range template.Containers() {
+		if full(found) {
+			return found
+		}
 		if c.Sort == workload.Ephemeral {
 			continue
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -27,18 +26,26 @@ func (p *Policy) Review(r *Request) Verdict {
 	tolerated := profile.tolerated(r)
 	for _, rule := range rules {
 		enforcement := rule.enforcement(&profile.file.Rules)
+		if enforcement == v1alpha1.Enforce && r.RuleTimes[rule.ID].WarnOnly {
+			enforcement = v1alpha1.Warn
+		}
 		for _, found := range profile.violations(rule, r) {
-			switch {
-			case enforcement == v1alpha1.Audit:
-				v.Audits = append(v.Audits, found)
-			case enforcement == v1alpha1.Warn, tolerated(found):
-				v.Warnings = append(v.Warnings, found)
+			switch enforcement {
+			case v1alpha1.Audit:
+				v.Audits = collect(v.Audits, found)
+			case v1alpha1.Warn:
+				v.Warnings = collect(v.Warnings, found)
 			default:
-				v.Denials = append(v.Denials, found)
+				if reason := tolerated(found); reason != "" {
+					found.Tolerated = reason
+					v.Warnings = collect(v.Warnings, found)
+				} else {
+					v.Denials = collect(v.Denials, found)
+				}
 			}
 		}
-		if rule.ID == workloadKind.ID && len(v.Denials) > 0 {
-			break // It has no place here at all: what else is wrong with it would only be noise.
+		if rule.decisive && len(v.Denials) > 0 || full(v.Denials) {
+			break
 		}
 	}
 	if isSelfDelete(r) && v.Allowed() {
@@ -62,7 +69,7 @@ func (p *Profile) violations(rule Rule, r *Request) []Violation {
 	if r.Object == nil && !rule.deletions || !rule.applies(r) {
 		return nil
 	}
-	found := rule.check(p, r)
+	found := bounded(rule.ID, rule.check(p, r))
 	for i := range found {
 		found[i].Rule = rule.ID
 	}
@@ -109,32 +116,6 @@ func (p *Policy) unchecked(r *Request) []string {
 		unchecked = append(unchecked, fmt.Sprintf("whose claim %q is, if it exists", name))
 	}
 	return unchecked
-}
-
-// tolerated returns what is only warned about although its rule is enforced: what Pods have wrong that belong to a
-// workload from before the policy. Those must be able to come back after a crash, or the policy would kill work in
-// progress. It does not let such a Pod become worse than it is.
-func (p *Profile) tolerated(r *Request) func(Violation) bool {
-	never := func(Violation) bool { return false }
-	if p.file.Adoption != v1alpha1.AdoptionWarn || r.Object == nil || r.Object.Kind != kindPod || r.Facts == nil || r.Facts.Owner == nil {
-		return never
-	}
-	if !p.predates(r.Facts.Owner) {
-		return never
-	}
-	if r.Old == nil {
-		byController := p.isController(r)
-		return func(Violation) bool { return byController }
-	}
-	before := *r
-	before.Operation, before.Object, before.Old = admissionv1.Create, r.Old, nil
-	had := map[Violation]bool{}
-	for _, rule := range rules {
-		for _, v := range p.violations(rule, &before) {
-			had[v] = true
-		}
-	}
-	return func(v Violation) bool { return had[v] }
 }
 
 // predates says whether an owner was created before the policy covered its namespace: no Deployment is admitted

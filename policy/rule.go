@@ -20,16 +20,21 @@ type Rule struct {
 	// deletions says that the rule is also asked of deletions, of which there is no Request.Object.
 	deletions bool
 
+	// decisive says that the rules after it are not asked of a request that it refuses: what else is wrong with that would
+	// only be noise.
+	decisive bool
+
 	// applies says whether the rule has something to say about the request.
 	applies func(*Request) bool
 
-	// check returns what the rule objects to. Rule ids are filled in by the caller.
+	// check returns what the rule objects to. Rule ids are filled in by the caller. It may stop at maxViolations.
 	check func(*Profile, *Request) []Violation
 }
 
 // Rules lists every rule, in the order in which violations are reported.
 func Rules() []Rule {
 	return []Rule{
+		objectSize,
 		workloadKind,
 		identity,
 		terminating,
@@ -45,6 +50,7 @@ func Rules() []Rule {
 		volumes,
 		references,
 		sidecarIntegrity,
+		serviceLinks,
 		claims,
 		gateway,
 		selfDelete,

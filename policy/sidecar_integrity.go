@@ -47,6 +47,9 @@ func checkSidecarIntegrity(p *Profile, r *Request) []Violation {
 	c.processNamespace()
 	c.agentContainer()
 	for _, container := range c.template.Containers() {
+		if full(c.found) {
+			break
+		}
 		c.reach(container)
 	}
 	return c.found
@@ -72,6 +75,9 @@ func (c *integrityCheck) sidecar() {
 	for _, container := range c.template.Containers() {
 		if container.Name != lifecycle.SidecarContainer {
 			continue
+		}
+		if full(c.found) {
+			return
 		}
 		if container.Sort != workload.Ordinary {
 			c.add(container.Path(), "the name %q is the system's; use another", container.Name)
@@ -156,6 +162,9 @@ func (c *integrityCheck) volumes() {
 	for _, want := range c.parts.Volumes {
 		found := false
 		for i := range c.template.Spec.Volumes {
+			if full(c.found) {
+				return
+			}
 			volume := &c.template.Spec.Volumes[i]
 			if volume.Name != want.Name {
 				continue
@@ -248,6 +257,9 @@ func (c *integrityCheck) reach(container workload.Container) {
 		return
 	}
 	for i := range container.VolumeMounts {
+		if full(c.found) {
+			return
+		}
 		mount := &container.VolumeMounts[i]
 		field := func() string { return fmt.Sprintf("%s.volumeMounts[%d]", container.Path(), i) }
 		switch {
@@ -267,6 +279,9 @@ func (c *integrityCheck) reach(container workload.Container) {
 		}
 	}
 	for i, device := range container.VolumeDevices {
+		if full(c.found) {
+			return
+		}
 		if inRunDir(device.DevicePath) {
 			c.add(fmt.Sprintf("%s.volumeDevices[%d].devicePath", container.Path(), i),
 				"container %q: volume %q is at %q, must be outside of %s", container.Name, device.Name, device.DevicePath, lifecycle.RunDir)

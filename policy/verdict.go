@@ -19,6 +19,9 @@ type Violation struct {
 	// Message names the offender and its value, and says what would be accepted.
 	Message string `json:"message"`
 
+	// Tolerated says why the violation is only warned about although its rule is enforced. Empty: it is not tolerated.
+	Tolerated string `json:"tolerated,omitempty"`
+
 	// Wait says whether the same request may be allowed later.
 	Wait Wait `json:"-"`
 }
@@ -46,7 +49,8 @@ type Verdict struct {
 	// Denials are violations of enforced rules: any of them refuses the request.
 	Denials []Violation
 
-	// Warnings are violations of rules in warn, and of Pods that are older than the policy.
+	// Warnings are violations of rules in warn, and of Pods that are older than the policy or the rule. Each of the lists is
+	// bounded; its last entry says if there are more.
 	Warnings []Violation
 
 	// Audits are violations of rules in audit.

@@ -34,6 +34,9 @@ func checkVolumes(p *Profile, r *Request) []Violation {
 	var found []Violation
 	for i := range template.Spec.Volumes {
 		volume := &template.Spec.Volumes[i]
+		if full(found) {
+			return found
+		}
 		if p.isInjected(r, volume) {
 			continue
 		}
@@ -71,6 +74,9 @@ func checkResourceClaims(p *Profile, template *workload.Template) []Violation {
 	}
 	var found []Violation
 	for i, claim := range template.Spec.ResourceClaims {
+		if full(found) {
+			return found
+		}
 		if claim.ResourceClaimName != nil {
 			field := fmt.Sprintf("%s[%d].resourceClaimName", template.Field("spec.resourceClaims"), i)
 			found = append(found, violation(field, "claim %q names ResourceClaim %q, which may be another agent's; "+

@@ -23,6 +23,7 @@ var workloadKind = Rule{
 	ID:          "workload-kind",
 	Summary:     "only workloads of allowed kinds, and Pods only from their controllers",
 	enforcement: func(r *v1alpha1.Rules) v1alpha1.Enforcement { return r.WorkloadKind.Enforcement },
+	decisive:    true,
 	applies:     func(r *Request) bool { return r.Object.Template != nil },
 	check:       checkWorkloadKind,
 }

@@ -103,18 +103,19 @@ func setDefaults(file *LifecyclePolicy) {
 		editors.Users = []string{file.Identities.Gateway}
 		editors.Groups = []string{defaultAdmins}
 	}
+	setDefault(&file.RulesRevision, firstRulesRevision)
 	for i := range file.Profiles {
-		setProfileDefaults(&file.Profiles[i])
+		setProfileDefaults(&file.Profiles[i], file.RulesRevision)
 	}
 }
 
-func setProfileDefaults(p *Profile) {
+func setProfileDefaults(p *Profile, revision int32) {
 	setDefault(&p.DefaultUserType, lifecycle.Free)
 	setDefault(&p.Adoption, AdoptionWarn)
 
 	r := &p.Rules
 	for _, rule := range r.all() {
-		setDefault(&rule.Enforcement, Enforce)
+		setDefault(&rule.Enforcement, rule.defaultEnforcement(revision))
 	}
 
 	setDefault(&r.PodSecurity.Level, defaultPodSecurityLevel)
@@ -140,6 +141,17 @@ func setProfileDefaults(p *Profile) {
 	}
 
 	setDefaultList(&r.WorkloadKind.Kinds, "Deployment")
+
+	setDefaultBound(&r.ObjectSize.MaxContainers, 100)
+	setDefaultBound(&r.ObjectSize.MaxVolumes, 100)
+	setDefaultBound(&r.ObjectSize.MaxEnv, 1000)
+	setDefaultBound(&r.ObjectSize.MaxVolumeMounts, 1000)
+}
+
+func setDefaultBound(field **int32, value int32) {
+	if *field == nil {
+		*field = &value
+	}
 }
 
 func (p *Profile) accountOrAny() string {
@@ -159,35 +171,5 @@ func setDefault[T comparable](field *T, value T) {
 func setDefaultList[T any](list *[]T, values ...T) {
 	if *list == nil {
 		*list = values
-	}
-}
-
-// namedRule is what a rule has in common with every other, under its id.
-type namedRule struct {
-	id string
-	*Rule
-}
-
-// all lists every rule, in the order of the fields.
-func (r *Rules) all() []namedRule {
-	return []namedRule{
-		{"image-allowlist", &r.ImageAllowlist.Rule},
-		{"pod-security", &r.PodSecurity.Rule},
-		{"read-only-rootfs", &r.ReadOnlyRootfs},
-		{"reserved-uids", &r.ReservedUIDs},
-		{"resource-limits", &r.ResourceLimits.Rule},
-		{"recreate-strategy", &r.RecreateStrategy},
-		{"agent-container", &r.AgentContainer},
-		{"sidecar-integrity", &r.SidecarIntegrity},
-		{"volumes", &r.Volumes.Rule},
-		{"references", &r.References.Rule},
-		{"replicas", &r.Replicas.Rule},
-		{"identity", &r.Identity},
-		{"service-account", &r.ServiceAccounts.Rule},
-		{"workload-kind", &r.WorkloadKind.Rule},
-		{"terminating", &r.Terminating},
-		{"self-delete", &r.SelfDelete},
-		{"gateway", &r.Gateway},
-		{"claims", &r.Claims},
 	}
 }

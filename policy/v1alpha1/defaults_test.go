@@ -29,6 +29,7 @@ func diff(want, got any) string {
 const explicit = `
 apiVersion: lifecycle.dexorder.io/v1alpha1
 kind: LifecyclePolicy
+rulesRevision: 1
 sidecar:
   image: ghcr.io/dexorder/lifecycle-sidecar:v0.1.0
   acceptedImages: [ghcr.io/dexorder/lifecycle-sidecar]
@@ -80,6 +81,8 @@ profiles:
       service-account: {enforcement: enforce, names: ["*"], mountToken: true}
       workload-kind: {enforcement: enforce, kinds: [Deployment]}
       terminating: {enforcement: enforce}
+      service-links: {enforcement: audit}
+      object-size: {enforcement: audit, maxContainers: 100, maxVolumes: 100, maxEnv: 1000, maxVolumeMounts: 1000}
 `
 
 func TestDefaults(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 const chosen = `
 apiVersion: lifecycle.dexorder.io/v1alpha1
 kind: LifecyclePolicy
+rulesRevision: 2
 sidecar:
   image: ghcr.io/dexorder/lifecycle-sidecar:v0.1.0
 reaper: {namespaces: {orgs: [dexorder, genbrain]}}

@@ -17,7 +17,8 @@ const (
 	Audit Enforcement = "audit"
 )
 
-// Rules are the rules of a profile, under their ids. A rule that is left out is enforced with its defaults.
+// Rules are the rules of a profile, under their ids. A rule that is left out is enforced with its defaults; one that is
+// newer than LifecyclePolicy.RulesRevision is audited.
 type Rules struct {
 	ImageAllowlist ImageAllowlist `json:"image-allowlist,omitempty"`
 	PodSecurity    PodSecurity    `json:"pod-security,omitempty"`
@@ -61,11 +62,18 @@ type Rules struct {
 
 	// Claims keeps whose a PersistentVolumeClaim is and what its user was promised.
 	Claims Rule `json:"claims,omitempty"`
+
+	// ServiceLinks keeps the names and addresses of the namespace's Services out of the environment of containers.
+	// Since revision 2.
+	ServiceLinks Rule `json:"service-links,omitempty"`
+
+	// ObjectSize bounds how much a Pod template lists, before the other rules look at it. Since revision 2.
+	ObjectSize ObjectSize `json:"object-size,omitempty"`
 }
 
 // Rule is the configuration of a rule without parameters, and part of every other.
 type Rule struct {
-	// Enforcement. Default: enforce.
+	// Enforcement. Default: enforce; audit for a rule that is newer than LifecyclePolicy.RulesRevision.
 	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
@@ -158,6 +166,23 @@ type ServiceAccounts struct {
 
 	// MountToken allows automountServiceAccountToken. Default: the profile's serviceAccount mountToken, or true.
 	MountToken *bool `json:"mountToken,omitempty"`
+}
+
+// ObjectSize bounds the lists of a Pod template. Each of them counts all containers: init, ordinary and ephemeral.
+type ObjectSize struct {
+	Rule `json:",inline"`
+
+	// MaxContainers is how many containers there may be, the sidecar included. Default: 100.
+	MaxContainers *int32 `json:"maxContainers,omitempty"`
+
+	// MaxVolumes is how many volumes there may be. Default: 100.
+	MaxVolumes *int32 `json:"maxVolumes,omitempty"`
+
+	// MaxEnv is how many entries env and envFrom may have, of all containers together. Default: 1000.
+	MaxEnv *int32 `json:"maxEnv,omitempty"`
+
+	// MaxVolumeMounts is how many volumeMounts there may be, of all containers together. Default: 1000.
+	MaxVolumeMounts *int32 `json:"maxVolumeMounts,omitempty"`
 }
 
 // WorkloadKind says which kinds of workload a namespace may hold.

@@ -20,6 +20,10 @@ const (
 type LifecyclePolicy struct {
 	metav1.TypeMeta `json:",inline"`
 
+	// RulesRevision is the revision of the rules that the file was written for. A rule of a later revision is audited and
+	// not enforced, unless the file sets its enforcement. Default: 1, the rules of release v0.1.0.
+	RulesRevision int32 `json:"rulesRevision,omitempty"`
+
 	// Sidecar is the container that is injected into every agent.
 	Sidecar Sidecar `json:"sidecar"`
 

@@ -32,6 +32,7 @@ func validate(file *LifecyclePolicy) field.ErrorList {
 	if file.Kind == "" {
 		errs = append(errs, field.Required(field.NewPath("kind"), "must be "+Kind))
 	}
+	errs = append(errs, validateRulesRevision(field.NewPath("rulesRevision"), file.RulesRevision)...)
 	errs = append(errs, validateSidecar(field.NewPath("sidecar"), file)...)
 	errs = append(errs, validateTiers(field.NewPath("tiers"), file.Tiers)...)
 	errs = append(errs, validateIdle(field.NewPath("idle"), file)...)
@@ -40,6 +41,15 @@ func validate(file *LifecyclePolicy) field.ErrorList {
 	errs = append(errs, validateReaper(field.NewPath("reaper"), &file.Reaper)...)
 	errs = append(errs, validateIdentities(field.NewPath("identities"), &file.Identities)...)
 	return append(errs, validateProfiles(field.NewPath("profiles"), file.Profiles)...)
+}
+
+// validateRulesRevision refuses a later revision than this program's: the file counts on rules that it does not have.
+func validateRulesRevision(path *field.Path, revision int32) field.ErrorList {
+	if revision >= firstRulesRevision && revision <= RulesRevision {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, revision,
+		fmt.Sprintf("must be from %d to %d, the newest that this version knows", firstRulesRevision, RulesRevision))}
 }
 
 func validateSidecar(path *field.Path, file *LifecyclePolicy) field.ErrorList {

@@ -36,6 +36,7 @@ func validateRules(path *field.Path, p *Profile) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("replicas", "max"), most, "must be at least 1"))
 	}
 	errs = append(errs, validateServiceAccounts(path.Child("service-account"), p)...)
+	errs = append(errs, validateObjectSize(path.Child("object-size"), &r.ObjectSize)...)
 
 	kinds := path.Child("workload-kind", "kinds")
 	if len(r.WorkloadKind.Kinds) == 0 {
@@ -76,6 +77,28 @@ func validateServiceAccounts(path *field.Path, p *Profile) field.ErrorList {
 	if mounts := p.ServiceAccount.MountToken; mounts != nil && *mounts && !*r.MountToken {
 		errs = append(errs, field.Invalid(path.Child("mountToken"), *r.MountToken,
 			"must be true, as the profile's serviceAccount mountToken is"))
+	}
+	return errs
+}
+
+// validateObjectSize also holds the rule to what is injected into every agent: all of them would be refused for it.
+func validateObjectSize(path *field.Path, r *ObjectSize) field.ErrorList {
+	const most = 10_000
+	var errs field.ErrorList
+	for _, bound := range []struct {
+		name  string
+		value int32
+		least int32
+	}{
+		{"maxContainers", *r.MaxContainers, 2},
+		{"maxVolumes", *r.MaxVolumes, 2},
+		{"maxEnv", *r.MaxEnv, 20},
+		{"maxVolumeMounts", *r.MaxVolumeMounts, 4},
+	} {
+		if bound.value < bound.least || bound.value > most {
+			errs = append(errs, field.Invalid(path.Child(bound.name), bound.value,
+				fmt.Sprintf("must be from %d, which leaves room for what is injected, to %d", bound.least, most)))
+		}
 	}
 	return errs
 }

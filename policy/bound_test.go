@@ -1,0 +1,132 @@
+package policy_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+
+	"github.com/dexorder/agent-lifecycle/policy"
+	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/workload"
+)
+
+// unbounded is the example policy without the rule object-size, so that the others are asked about any number of things.
+func unbounded(t testing.TB) *policy.Policy {
+	t.Helper()
+	var file map[string]any
+	if err := yaml.Unmarshal(v1alpha1.Example(), &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, profile := range file["profiles"].([]any) {
+		profile.(map[string]any)["rules"].(map[string]any)["object-size"] = map[string]any{"enforcement": "audit"}
+	}
+	return must(policy.New(must(v1alpha1.Decode(must(json.Marshal(file))(t)))(t)))(t)
+}
+
+// emptyContainers is a Deployment with so many containers of which all is left out.
+func emptyContainers(t testing.TB, n int) (*policy.Request, int) {
+	t.Helper()
+	body := fmt.Appendf(nil, `{"spec": {"template": {"spec": {"containers": [{}%s]}}}}`, strings.Repeat(",{}", n-1))
+	o := must(workload.Decode(everyKind[0], body))(t)
+	return &policy.Request{Operation: admissionv1.Create, Namespace: userNamespace, Object: o, Facts: &policy.Facts{}}, len(body)
+}
+
+// A verdict does not grow with the request, whatever its rules are set to.
+func TestViolationsAreBounded(t *testing.T) {
+	r, _ := emptyContainers(t, 5000)
+	for name, p := range map[string]*policy.Policy{"with object-size": examplePolicy(t), "without": unbounded(t)} {
+		v := p.Review(r)
+		if v.Allowed() {
+			t.Errorf("%s: the request is admitted", name)
+		}
+		const most = 101 // and the one that says that there are more
+		if len(v.Denials) > most || len(v.Warnings) > most || len(v.Audits) > most {
+			t.Errorf("%s: %d denials, %d warnings, %d audits", name, len(v.Denials), len(v.Warnings), len(v.Audits))
+		}
+		if last := v.Denials[len(v.Denials)-1]; name == "without" && !strings.HasPrefix(last.Message, "and more") {
+			t.Errorf("%s: the last denial is %s", name, last)
+		}
+	}
+}
+
+// What is left out of a full list of audits is not left out of the judgement: a rule that comes later still refuses.
+func TestFullListHidesNoDenial(t *testing.T) {
+	fixture := readFixture(t, "testdata/read-only-rootfs/deny-writable.yaml")
+	fixture.Profile = json.RawMessage(`{"rules": {"object-size": {"enforcement": "audit"}, "image-allowlist": {"enforcement": "audit"}}}`)
+	p := fixture.policy(t)
+	r, _ := fixture.request(t, p)
+	for range 300 {
+		other := r.Object.Template.Spec.Containers[0].DeepCopy()
+		other.Image = "nginx"
+		r.Object.Template.Spec.InitContainers = append(r.Object.Template.Spec.InitContainers, *other)
+	}
+	v := p.Review(r)
+	if len(v.Audits) != 101 {
+		t.Errorf("%d audits, want 101", len(v.Audits))
+	}
+	if !slices.ContainsFunc(v.Denials, func(d policy.Violation) bool { return d.Rule == "read-only-rootfs" }) {
+		t.Errorf("read-only-rootfs does not refuse: %+v", v.Denials)
+	}
+}
+
+// maxAllocated is what a review may allocate for each byte of the request, and once.
+const (
+	maxAllocatedPerByte = 100
+	maxAllocatedOnce    = 4 << 20
+)
+
+// FuzzReviewAllocations bounds what a verdict costs by what the request costs its sender (hole H1).
+func FuzzReviewAllocations(f *testing.F) {
+	for _, n := range []int{1, 100, 101, 1000} {
+		f.Add(uint8(0), fmt.Appendf(nil, `{"spec": {"template": {"spec": {"containers": [{}%s]}}}}`, strings.Repeat(",{}", n)))
+		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"initContainers": [{}%s]}}`, strings.Repeat(",{}", n)))
+		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"volumes": [{}%s]}}`, strings.Repeat(",{}", n)))
+		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"imagePullSecrets": [{}%s]}}`, strings.Repeat(",{}", n)))
+		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"volumes": [{"projected": {"sources": [{}%s]}}]}}`, strings.Repeat(",{}", n)))
+		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"containers": [{"env": [{"valueFrom":{}}%s]}]}}`, strings.Repeat(`,{"valueFrom":{}}`, n)))
+		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"containers": [{"volumeMounts": [{"name": "lifecycle-token"}%s]}]}}`,
+			strings.Repeat(`,{"name":"lifecycle-token"}`, n)))
+	}
+	policies := []*policy.Policy{examplePolicy(f), unbounded(f)}
+	f.Fuzz(func(t *testing.T, kind uint8, body []byte) {
+		o, err := workload.Decode(kindOfIndex(kind), body)
+		if err != nil {
+			return
+		}
+		r := &policy.Request{Operation: admissionv1.Create, Namespace: userNamespace, Object: o, Facts: &policy.Facts{}}
+		for _, p := range policies {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			p.Needs(r)
+			p.Review(r)
+			runtime.ReadMemStats(&after)
+			if got, most := after.TotalAlloc-before.TotalAlloc, uint64(len(body))*maxAllocatedPerByte+maxAllocatedOnce; got > most {
+				t.Errorf("%d bytes were allocated for a request of %d, more than %d", got, len(body), most)
+			}
+		}
+	})
+}
+
+func kindOfIndex(kind uint8) schema.GroupVersionKind { return everyKind[int(kind)%len(everyKind)] }
+
+// BenchmarkReview tells what a request of 1,000 containers costs: its allocations are bounded by the rule object-size, and
+// without it by the number of violations that are collected.
+func BenchmarkReview(b *testing.B) {
+	for name, p := range map[string]*policy.Policy{"object-size": examplePolicy(b), "audited": unbounded(b)} {
+		b.Run(name, func(b *testing.B) {
+			r, size := emptyContainers(b, 1000)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Review(r)
+			}
+		})
+	}
+}
