@@ -45,6 +45,9 @@ func Changes(from, to *appsv1.Deployment) []string {
 	if !workload.Equal(&was.ShareProcessNamespace, &is.ShareProcessNamespace) {
 		add("the containers see one another's processes: %s becomes %s", optional(was.ShareProcessNamespace), optional(is.ShareProcessNamespace))
 	}
+	if !workload.Equal(&was.EnableServiceLinks, &is.EnableServiceLinks) {
+		add("the environment tells of the namespace's Services: %s becomes %s", optional(was.EnableServiceLinks), optional(is.EnableServiceLinks))
+	}
 	changes = append(changes, containerChanges(was.InitContainers, is.InitContainers)...)
 	changes = append(changes, containerChanges(was.Containers, is.Containers)...)
 	for _, of := range []struct {

@@ -39,6 +39,9 @@ type fixture struct {
 	// Plain says that what is stored was never injected.
 	Plain bool `json:"plain"`
 
+	// StoredServiceLinks says that what is stored was injected before enableServiceLinks was set to false.
+	StoredServiceLinks bool `json:"storedServiceLinks"`
+
 	// Change (RFC 6902) makes what the user sends out of what is stored, where there is no in.yaml.
 	Change []any `json:"change"`
 
@@ -101,7 +104,12 @@ func (f *fixture) stored(t *testing.T, dir string, opts inject.Options) []byte {
 	if f.OlderSidecar {
 		sidecar = olderSidecar
 	}
-	return run(t, injectorOf(t, f.Namespace, sidecar, f.StoredWithoutSidecar), data, nil, opts).patched
+	stored := run(t, injectorOf(t, f.Namespace, sidecar, f.StoredWithoutSidecar), data, nil, opts).patched
+	if f.StoredServiceLinks {
+		links := `[{"op": "add", "path": "/spec/template/spec/enableServiceLinks", "value": true}]`
+		stored = must(must(jsonpatch.DecodePatch([]byte(links)))(t).Apply(stored))(t)
+	}
+	return stored
 }
 
 func (f *fixture) input(t *testing.T, dir string, stored []byte) []byte {

@@ -49,6 +49,7 @@ func (g *generator) metadata() object {
 
 func (g *generator) pod() object {
 	spec := object{"novelty": g.IntN(10)}
+	g.maybe(spec, "enableServiceLinks", true, false)
 	g.maybe(spec, "shareProcessNamespace", true, false)
 	g.maybe(spec, "serviceAccountName", "", "other")
 	g.maybe(spec, "automountServiceAccountToken", true, false)

@@ -29,6 +29,9 @@ type Parts struct {
 
 	// RestartRules are the agent container's, under restartPolicy Never; empty where it gets none.
 	RestartRules []corev1.ContainerRestartRule
+
+	// keepServiceLinks leaves enableServiceLinks as it is: the stored Deployment was admitted before it was set to false.
+	keepServiceLinks bool
 }
 
 // newParts returns the parts that the policy asks for today.
@@ -68,10 +71,11 @@ func (p *Parts) HasSidecar() bool { return p.Sidecar.Name != "" }
 // asAccepted returns the parts as they stand in a stored Deployment, which was admitted with them; p where it has none
 // that can be ours.
 func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image string) bool) Parts {
+	spec := &stored.Spec.Template.Spec
+	p.keepServiceLinks = spec.EnableServiceLinks == nil || *spec.EnableServiceLinks
 	if stored.Labels[lifecycle.LabelUserType] != string(p.userType) {
 		return p
 	}
-	spec := &stored.Spec.Template.Spec
 	i := containerIndex(spec.Containers, lifecycle.SidecarContainer)
 	switch {
 	case i < 0 && volumeIndex(spec.Volumes, lifecycle.RunVolume) >= 0: // admitted when agents got none

@@ -180,6 +180,7 @@ const taken = "-"
 // ownPaths are members that belong to the system whatever stands there.
 var ownPaths = []string{
 	"/spec/strategy",
+	"/spec/template/spec/enableServiceLinks",
 	"/spec/template/spec/shareProcessNamespace",
 	"/metadata/labels/lifecycle.dexorder.io~1deployment",
 	"/metadata/labels/lifecycle.dexorder.io~1user-type",

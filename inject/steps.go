@@ -89,6 +89,7 @@ func (s *session) pod() {
 		spec.ShareProcessNamespace = &yes
 		s.set(podPath+"/shareProcessNamespace", true)
 	}
+	s.serviceLinks()
 	account := s.config.ServiceAccount
 	if account.Name != "" && spec.ServiceAccountName == "" && spec.DeprecatedServiceAccount == "" {
 		// The API server keeps both names alike; with one of them alone the result would not equal what it stores.
@@ -101,6 +102,18 @@ func (s *session) pod() {
 		spec.AutomountServiceAccountToken = &mount
 		s.set(podPath+"/automountServiceAccountToken", mount)
 	}
+}
+
+// serviceLinks keeps the kubelet from telling every container of all Services of the namespace; see the rule service-links.
+// There is no warning: the API server has already put true where the user left the field out.
+func (s *session) serviceLinks() {
+	spec := &s.Spec.Template.Spec
+	if links := spec.EnableServiceLinks; s.parts.keepServiceLinks || links != nil && !*links {
+		return
+	}
+	no := false
+	spec.EnableServiceLinks = &no
+	s.set(podPath+"/enableServiceLinks", false)
 }
 
 // sidecar puts the sidecar in place, whatever stands under its name among the ordinary containers.
