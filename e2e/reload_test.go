@@ -52,7 +52,7 @@ func TestPolicyReload(t *testing.T) {
 		t.Fatalf("a policy with a mistake: %v", err)
 	}
 	callForPolicy(t, "/nowhere")
-	t.Cleanup(func() { callForPolicy(t, "/policy") })
+	t.Cleanup(func() { callForPolicy(t, "/policy/2") })
 	eventually(t, reloadTimeout, func(ctx context.Context) error { return writePolicy(ctx, mistaken) })
 	eventually(t, reloadTimeout, func(ctx context.Context) error {
 		for name := range before {

@@ -187,7 +187,7 @@ func (c *policyWrites) testOlderServer(t *testing.T) {
 		err := ways["update"](t, c, badPolicy("older server"), false)
 		return err == nil, err
 	})
-	setPath("/policy")
+	setPath("/policy/2")
 	eventually(t, "refusal by the newer server", func() (bool, error) {
 		return ways["update"](t, c, badPolicy("newer server"), true) != nil, nil
 	})

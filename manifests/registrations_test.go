@@ -137,7 +137,7 @@ func TestPolicyRegistration(t *testing.T) {
 		if webhook.Name != "policy.lifecycle.dexorder.io" {
 			t.Errorf("name %q", webhook.Name)
 		}
-		checkCall(t, webhook.ClientConfig, "/policy")
+		checkCall(t, webhook.ClientConfig, "/policy/2")
 		if got := webhook.FailurePolicy; got == nil || *got != admissionregistrationv1.Ignore {
 			t.Errorf("failurePolicy %v, want Ignore", got)
 		}

@@ -54,6 +54,10 @@ var (
 		"dexorder-system: get configmaps named lifecycle-breaker",
 		"dexorder-system: update configmaps named lifecycle-breaker",
 	}
+	rightsToRules = []string{
+		"dexorder-system: get configmaps named lifecycle-rules",
+		"dexorder-system: update configmaps named lifecycle-rules",
+	}
 	rightsToReap = []string{
 		"cluster: create events", "cluster: patch events",
 		"cluster: get apps/daemonsets", "cluster: list apps/daemonsets", "cluster: watch apps/daemonsets",
@@ -154,7 +158,7 @@ var (
 
 func TestRights(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
-		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReadRegistrations, rightsToKeep)
+		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToRules, rightsToReadRegistrations, rightsToKeep)
 		if in.name != withCertManager {
 			server = append(server, rightsToKeepCertificates...)
 		}

@@ -59,7 +59,7 @@ func TestViolationsAreBounded(t *testing.T) {
 // What is left out of a full list of audits is not left out of the judgement: a rule that comes later still refuses.
 func TestFullListHidesNoDenial(t *testing.T) {
 	fixture := readFixture(t, "testdata/read-only-rootfs/deny-writable.yaml")
-	fixture.Profile = json.RawMessage(`{"rules": {"object-size": {"enforcement": "audit"}, "image-allowlist": {"enforcement": "audit"}}}`)
+	fixture.Profile = json.RawMessage(`{"rules": {"object-size": {"maxContainers": 1000}, "image-allowlist": {"enforcement": "audit"}}}`)
 	p := fixture.policy(t)
 	r, _ := fixture.request(t, p)
 	for range 300 {
@@ -68,8 +68,8 @@ func TestFullListHidesNoDenial(t *testing.T) {
 		r.Object.Template.Spec.InitContainers = append(r.Object.Template.Spec.InitContainers, *other)
 	}
 	v := p.Review(r)
-	if len(v.Audits) != 101 {
-		t.Errorf("%d audits, want 101", len(v.Audits))
+	if len(v.Audits) != 101 || !strings.HasPrefix(v.Audits[100].Message, "and more") {
+		t.Errorf("%d audits, want 100 and one that says that there are more", len(v.Audits))
 	}
 	if !slices.ContainsFunc(v.Denials, func(d policy.Violation) bool { return d.Rule == "read-only-rootfs" }) {
 		t.Errorf("read-only-rootfs does not refuse: %+v", v.Denials)
@@ -78,21 +78,28 @@ func TestFullListHidesNoDenial(t *testing.T) {
 
 // maxAllocated is what a review may allocate for each byte of the request, and once.
 const (
-	maxAllocatedPerByte = 100
-	maxAllocatedOnce    = 4 << 20
+	maxAllocatedPerByte = 80
+	maxAllocatedOnce    = 512 << 10
 )
 
 // FuzzReviewAllocations bounds what a verdict costs by what the request costs its sender (hole H1).
 func FuzzReviewAllocations(f *testing.F) {
-	for _, n := range []int{1, 100, 101, 1000} {
-		f.Add(uint8(0), fmt.Appendf(nil, `{"spec": {"template": {"spec": {"containers": [{}%s]}}}}`, strings.Repeat(",{}", n)))
-		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"initContainers": [{}%s]}}`, strings.Repeat(",{}", n)))
-		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"volumes": [{}%s]}}`, strings.Repeat(",{}", n)))
-		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"imagePullSecrets": [{}%s]}}`, strings.Repeat(",{}", n)))
-		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"volumes": [{"projected": {"sources": [{}%s]}}]}}`, strings.Repeat(",{}", n)))
-		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"containers": [{"env": [{"valueFrom":{}}%s]}]}}`, strings.Repeat(`,{"valueFrom":{}}`, n)))
-		f.Add(uint8(7), fmt.Appendf(nil, `{"spec": {"containers": [{"volumeMounts": [{"name": "lifecycle-token"}%s]}]}}`,
-			strings.Repeat(`,{"name":"lifecycle-token"}`, n)))
+	for _, n := range []int{1, 100, 101, 20_000} {
+		for list, element := range map[string]string{
+			`"containers": [`:                         `{}`,
+			`"initContainers": [`:                     `{"name":"lifecycle-sidecar"}`,
+			`"volumes": [`:                            `{}`,
+			`"imagePullSecrets": [`:                   `{}`,
+			`"resourceClaims": [`:                     `{"resourceClaimName":""}`,
+			`"volumes": [{"projected": {"sources": [`: `{}`,
+			`"containers": [{"env": [`:                `{"valueFrom":{}}`,
+			`"containers": [{"envFrom": [`:            `{}`,
+			`"containers": [{"volumeMounts": [`:       `{"name":"lifecycle-token"}`,
+			`"containers": [{"volumeDevices": [`:      `{"devicePath":"/run/agent"}`,
+		} {
+			body := `{"spec": {"template": {"spec": {` + list + element + strings.Repeat(","+element, n-1)
+			f.Add(uint8(0), closed(body))
+		}
 	}
 	policies := []*policy.Policy{examplePolicy(f), unbounded(f)}
 	f.Fuzz(func(t *testing.T, kind uint8, body []byte) {
@@ -112,6 +119,23 @@ func FuzzReviewAllocations(f *testing.F) {
 			}
 		}
 	})
+}
+
+// closed ends what is open in a JSON text that has no brackets in strings.
+func closed(body string) []byte {
+	var open []rune
+	for _, r := range body {
+		switch r {
+		case '{':
+			open = append(open, '}')
+		case '[':
+			open = append(open, ']')
+		case '}', ']':
+			open = open[:len(open)-1]
+		}
+	}
+	slices.Reverse(open)
+	return []byte(body + string(open))
 }
 
 func kindOfIndex(kind uint8) schema.GroupVersionKind { return everyKind[int(kind)%len(everyKind)] }

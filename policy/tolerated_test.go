@@ -87,4 +87,3 @@ func TestUpdateBeyondTheBoundIsNotTolerated(t *testing.T) {
 		t.Errorf("a change behind a hundred tolerated violations is admitted, with %d warnings", len(v.Warnings))
 	}
 }
-

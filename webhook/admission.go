@@ -83,7 +83,13 @@ type RulesKeeper interface {
 	Observe(d *appsv1.Deployment, reinject func() []jsonpatch.Operation)
 }
 
-// Admission answers AdmissionReviews. All fields are required. It is safe for concurrent use, and must not be copied.
+// RuleTimes knows since when rules are enforced. Package enforcement has it.
+type RuleTimes interface {
+	// RuleTimes says it for the rules of a profile; see policy.Request. It does not wait for anything.
+	RuleTimes(profile string) map[string]policy.RuleTime
+}
+
+// Admission answers AdmissionReviews. All fields are required but RuleTimes. It is safe for concurrent use, and must not be copied.
 type Admission struct {
 	Policies     PolicySource
 	Facts        FactSource
@@ -93,6 +99,9 @@ type Admission struct {
 	Announcer    Announcer
 	Metrics      *Metrics
 	Logger       *slog.Logger
+
+	// RuleTimes may be nil: then every rule has always been enforced.
+	RuleTimes RuleTimes
 
 	holds holds
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,6 +82,18 @@ func (f *PolicyFile) Rejected() error {
 	return f.rejected
 }
 
+// AuditedOnly says which rules are audited because they are newer than the policy in force; nil if there are none.
+func (f *PolicyFile) AuditedOnly() error { return f.active.Load().auditedOnly() }
+
+func (p *activePolicy) auditedOnly() error {
+	audited := p.file.AuditedRules()
+	if len(audited) == 0 {
+		return nil
+	}
+	return fmt.Errorf("rulesRevision %d; audited only: %s; rulesRevision: %d enforces them", p.file.RulesRevision,
+		strings.Join(audited, ", "), v1alpha1.RulesRevision)
+}
+
 // Reload reads the file and brings it into force if it is new and good.
 func (f *PolicyFile) Reload() {
 	f.mu.Lock()
@@ -122,7 +135,11 @@ func (f *PolicyFile) reject(hash string, err error) {
 func (f *PolicyFile) activate(p *activePolicy) {
 	f.active.Store(p)
 	f.metrics.policyLoaded(p.Hash, time.Now())
-	f.log.Info("A policy is in force", "path", f.path, "hash", p.Hash, "profiles", len(p.coverage))
+	f.log.Info("A policy is in force", "path", f.path, "hash", p.Hash, "profiles", len(p.coverage),
+		"rulesRevision", p.file.RulesRevision)
+	if err := p.auditedOnly(); err != nil {
+		f.log.Warn("Some rules are newer than the policy and are not enforced", "path", f.path, "hash", p.Hash, "reason", err)
+	}
 	if f.OnChange != nil {
 		f.OnChange(p.coverage)
 	}

@@ -18,6 +18,11 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
+// policyPath is what the registration asks about a policy of rules revision 2. Servers of release v0.1.0 would refuse such a
+// policy on /policy, for a field that they do not know; here they answer 404, and failurePolicy Ignore lets the policy pass
+// to the servers that know it. A revision that adds fields to the policy file adds a path.
+const policyPath = "/policy/2"
+
 // policyField is where the policy file is in its ConfigMap.
 var policyField = field.NewPath("data").Key(lifecycle.PolicyKey)
 

@@ -160,6 +160,7 @@ func (s *Server) admissionHandler() http.Handler {
 	}
 	handle("/mutate", s.options.Admission.Mutate, overloaded)
 	handle("/policy", s.options.Admission.ReviewPolicy, overloaded)
+	handle(policyPath, s.options.Admission.ReviewPolicy, overloaded)
 	handle("/stamp", s.options.Admission.Stamp, unstamped)
 	handle("/validate", s.options.Admission.Validate, overloaded)
 	return s.drain.wrap(mux)

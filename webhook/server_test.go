@@ -32,15 +32,18 @@ func TestServer(t *testing.T) {
 	if ok, err := askOnce(client, admission+"/stamp?timeout=2s", reviewOf(t, newStampRequest(t))); !ok || err != nil {
 		t.Errorf("/stamp: %v, %v", ok, err)
 	}
-	if ok, err := askOnce(client, admission+"/policy?timeout=5s", reviewOf(t, newPolicyRequest(t, policyFileOf(string(v1alpha1.Example()))))); !ok || err != nil {
-		t.Errorf("/policy: %v, %v", ok, err)
+	for _, path := range []string{"/policy", "/policy/2"} { // registrations of v0.1.0 and of today
+		if ok, err := askOnce(client, admission+path+"?timeout=5s", reviewOf(t, newPolicyRequest(t, policyFileOf(string(v1alpha1.Example()))))); !ok || err != nil {
+			t.Errorf("%s: %v, %v", path, ok, err)
+		}
 	}
 	// Each listener has its own paths and no others.
 	for url, want := range map[string]int{
 		health + "/healthz": 200, health + "/readyz": 200, health + "/metrics": 200,
 		health + "/mutate": 404, health + "/policy": 404, health + "/stamp": 404, health + "/validate": 404, health + "/": 404,
 		admission + "/healthz": 404, admission + "/readyz": 404, admission + "/metrics": 404, admission + "/": 404,
-		admission + "/validate/x": 404, admission + "/mutate": 405, admission + "/policy": 405, admission + "/stamp": 405,
+		admission + "/validate/x": 404, admission + "/mutate": 405, admission + "/policy": 405, admission + "/policy/2": 405, admission + "/policy/3": 404,
+		admission + "/stamp": 405,
 	} {
 		response, err := client.Get(url)
 		if strings.HasPrefix(url, health) {

@@ -21,6 +21,9 @@ func (a *Admission) validate(ctx context.Context, t *task) answer {
 		Operation: t.Operation, Namespace: t.Namespace, Name: t.Name, Subresource: t.SubResource,
 		User: t.UserInfo, Object: object, Old: old,
 	}
+	if a.RuleTimes != nil {
+		r.RuleTimes = a.RuleTimes.RuleTimes(t.profile)
+	}
 	if t.Operation == admissionv1.Delete {
 		if r.Deletion, err = t.deleteOptions(); err != nil {
 			return fault(faultUndecodable, err)

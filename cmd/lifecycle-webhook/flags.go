@@ -60,7 +60,7 @@ func ownNamespace() string {
 // Define implements program.CommandLine.
 func (f *flags) Define(set *flag.FlagSet) {
 	set.StringVar(&f.policy, "policy", "", "policy `file`, a LifecyclePolicy; followed while the server runs; required")
-	set.StringVar(&f.listen, "listen", ":8443", "`address` of /mutate, /policy, /stamp and /validate, over TLS")
+	set.StringVar(&f.listen, "listen", ":8443", "`address` of /mutate, /policy, /policy/2, /stamp and /validate, over TLS")
 	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP")
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty: the Pod's own account")
 	set.StringVar(&f.namespace, "namespace", f.namespace, "`namespace` of the server's Service and Secret")

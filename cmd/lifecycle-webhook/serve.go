@@ -15,11 +15,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/discovery"
 	clientadmissionregistrationv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
+	clientappsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/dexorder/agent-lifecycle/breaker"
 	"github.com/dexorder/agent-lifecycle/certs"
+	"github.com/dexorder/agent-lifecycle/enforcement"
 	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/keep"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
@@ -78,14 +80,23 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	keeper := keep.New(registrations, log)
 	events := webhook.NewEvents(core, instance(), metrics, log)
 	circuitBreaker := newBreaker(core, f.namespace, policies, registry, log)
+	apps, err := clientappsv1.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	rules := enforcement.NewTracker(enforcement.Options{
+		ConfigMaps: core.ConfigMaps(f.namespace), Sibling: breaker.Name, Deployments: apps.Deployments(f.namespace), Server: f.service,
+		Policy: policies.File, Now: time.Now, Logger: log,
+	})
 	policies.OnChange = func(covered []v1alpha1.Namespaces) {
 		cluster.Cover(covered)
 		coverage.Cover(covered)
+		rules.PolicyChanged()
 	}
 	server, err := webhook.NewServer(webhook.Options{
 		Admission: &webhook.Admission{
 			Policies: policies, Facts: cluster, Callers: cluster, RestartRules: restartRules, Breaker: circuitBreaker, Announcer: events,
-			Metrics: metrics, Logger: log,
+			Metrics: metrics, Logger: log, RuleTimes: rules,
 		},
 		GetCertificate: certificate.GetCertificate,
 		Gatherer:       registry,
@@ -93,6 +104,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 			{Name: "certificate", Run: certificate.Ready},
 			{Name: "cluster", Run: cluster.Ready},
 			{Name: "policy", Run: policies.Rejected, Notice: true},
+			{Name: "rules", Run: func() error { return errors.Join(policies.AuditedOnly(), rules.Check()) }, Notice: true},
 			{Name: "coverage", Run: coverage.Check, Notice: true},
 			{Name: "keep", Run: keeper.Check, Notice: true},
 		},
@@ -105,7 +117,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events, keeper}
+	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events, keeper, rules}
 	if f.reaper {
 		r, parts, err := newReaper(&f.reaping, reaperParts{
 			config: config, core: core, namespace: f.namespace, policies: policies, breaker: circuitBreaker, registry: registry, log: log,

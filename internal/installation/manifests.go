@@ -29,6 +29,7 @@ var installed = []string{
 	"validating-webhook.yaml",
 	"self-delete-binding.yaml",
 	"breaker.yaml",
+	"rules.yaml",
 }
 
 func (i *Installation) apply(ctx context.Context) error {
