@@ -48,8 +48,8 @@ type Audit struct {
 	PodSecurity map[string]map[string]string
 }
 
-// Run hands a Report of each workload that no other one controls in the covered namespaces to report, by kind, namespace and name. A
-// namespace that is named is looked at alone. What ends anyway is left out: what is deleted, and finished Jobs and Pods.
+// Run hands a Report of each workload that no other one controls in the covered namespaces to report, by kind, namespace and name, and
+// then one of each workload in the templates of the gateway and of roles. A namespace that is named is looked at alone. What ends anyway is left out: what is deleted, and finished Jobs and Pods.
 func (a *Audit) Run(ctx context.Context, namespace string, report func(*Report) error) error {
 	namespaces, err := a.Cluster.Namespaces(ctx, namespace, a.covers)
 	if err != nil {
@@ -87,7 +87,7 @@ func (a *Audit) Run(ctx context.Context, namespace string, report func(*Report) 
 			return err
 		}
 	}
-	return nil
+	return a.auditTemplates(ctx, namespace, report)
 }
 
 func (a *Audit) covers(namespace string) bool {

@@ -25,6 +25,9 @@ type Judge struct {
 	file        *v1alpha1.LifecyclePolicy
 	options     inject.Options
 	podSecurity psa.Evaluator
+
+	// times says since when the rules of a profile are enforced; nil: they have always been. See Hold.
+	times func(profile string) map[string]policy.RuleTime
 }
 
 // NewJudge returns a Judge by a policy file. restartRules says that the API server keeps container restart rules. An error lists every
@@ -133,7 +136,7 @@ func (j *Judge) Return(namespace string, labels map[string]string, o *workload.O
 	pod := &workload.Object{Kind: "Pod", Meta: &meta, Template: &workload.Template{Meta: &meta, Spec: o.Template.Spec}}
 	r := &policy.Request{
 		Operation: admissionv1.Create, Namespace: namespace, Name: meta.Name, Object: pod,
-		Facts: &policy.Facts{Claims: claims, Owner: policy.OwnerOf(owner, chain...)},
+		Facts: &policy.Facts{Claims: claims, Owner: policy.OwnerOf(owner, chain...)}, RuleTimes: j.timesOf(namespace),
 	}
 	if controllers := j.file.Identities.Controllers; len(controllers) > 0 {
 		r.User = authenticationv1.UserInfo{Username: controllers[0]}

@@ -83,7 +83,7 @@ func TestJudge(t *testing.T) {
 			strings.TrimSpace(strings.Repeat(PodSecurityAdmission+" ", 4)), SidecarMissing},
 		{"from before, another image", today, nil, plain(bad), "image-allowlist", "", SidecarMissing},
 		{"from before, nothing is tolerated", judgeBy(t, "adoption: warn", "adoption: enforce"), nil, plain(bad), "image-allowlist",
-			"identity image-allowlist pod-security pod-security pod-security pod-security read-only-rootfs service-account service-account sidecar-integrity sidecar-integrity sidecar-integrity sidecar-integrity", SidecarMissing},
+			"identity image-allowlist pod-security pod-security pod-security pod-security read-only-rootfs service-account service-account sidecar-integrity sidecar-integrity sidecar-integrity sidecar-integrity service-links", SidecarMissing},
 		{"its sidecar is older", judgeBy(t, "image: ghcr.io/dexorder/lifecycle-sidecar:v0.1.0", "image: ghcr.io/dexorder/lifecycle-sidecar:v0.2.0"), restricted, adopted,
 			"", "", SidecarOutdated},
 		{"sidecars are no more", judgeBy(t, "mode: Inject", "mode: None"), restricted, adopted, "", "", SidecarOutdated},
@@ -140,6 +140,7 @@ func TestChanges(t *testing.T) {
 		`service account "" becomes "agent-lifecycle"`,
 		"the account's token is mounted: unset becomes false",
 		"the containers see one another's processes: unset becomes true",
+		"the environment tells of the namespace's Services: unset becomes false",
 		"container agent: readOnlyRootFilesystem=true, runAsUser=1000, runAsNonRoot=true, allowPrivilegeEscalation=false, " +
 			"capabilities.drop=[ALL], seccompProfile=RuntimeDefault where it does not say",
 		"container agent: the environment says when it is idle",

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -18,6 +19,13 @@ type Report struct {
 	Kind      string `json:"kind"`
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
+
+	// Template says which template the workload stands in; empty for one that is stored itself. Refused is then what would be refused
+	// of its creation.
+	Template string `json:"template,omitempty"`
+
+	// NotRead says why templates were not looked at. That is no mistake of theirs.
+	NotRead string `json:"notRead,omitempty"`
 
 	// NotUnderstood says why it could not be judged; nothing else is said then.
 	NotUnderstood string `json:"notUnderstood,omitempty"`
@@ -100,6 +108,7 @@ func hasMore(now, before []policy.Violation) bool {
 // Summary counts reports.
 type Summary struct {
 	Workloads     int `json:"workloads"`
+	Templates     int `json:"templates,omitempty"` // counted in what follows as well
 	Refused       int `json:"refused"`
 	Warned        int `json:"warned"`
 	Stuck         int `json:"stuck"`
@@ -132,7 +141,14 @@ func (s *Summary) Add(r *Report) {
 			*n++
 		}
 	}
-	s.Workloads++
+	switch {
+	case r.NotRead != "":
+		return
+	case r.Template != "":
+		s.Templates++
+	default:
+		s.Workloads++
+	}
 	count(&s.NotUnderstood, r.NotUnderstood != "")
 	count(&s.Refused, len(r.Refused) > 0)
 	count(&s.Warned, len(r.Refused) == 0 && len(r.Warned) > 0)
@@ -165,6 +181,14 @@ type Basis struct {
 	// Preview says that it is not in force, and Installed that there is one in force.
 	Preview   bool `json:"preview"`
 	Installed bool `json:"installed"`
+
+	// RulesRevision is the policy's, and AuditedOnly are the rules that are audited because they are newer.
+	RulesRevision int32    `json:"rulesRevision,omitempty"`
+	AuditedOnly   []string `json:"auditedOnly,omitempty"`
+
+	// InForce are the rules that are not enforced on agents of any age. RecordProblem says why that could not be read.
+	InForce       []InForce `json:"inForce,omitempty"`
+	RecordProblem string    `json:"recordProblem,omitempty"`
 }
 
 // NewTextWriter writes for people: a line for each workload of which there is something to say, and below it what.
@@ -177,6 +201,10 @@ type textWriter struct {
 
 // Report implements Writer.
 func (t *textWriter) Report(r *Report) error {
+	if r.NotRead != "" {
+		_, err := fmt.Fprintf(t.w, "the templates of the gateway and of roles are not judged: %s\n", policy.Printable(r.NotRead))
+		return err
+	}
 	if t.basis.Preview && r.NotUnderstood == "" && !slices.ContainsFunc(r.News, func(n News) bool { return n != NewlyOutdated }) {
 		return nil
 	}
@@ -225,6 +253,9 @@ func (t *textWriter) Report(r *Report) error {
 
 func titleOf(r *Report) string {
 	title := fmt.Sprintf("%s/%s %s: ", r.Namespace, r.Kind, r.Name)
+	if r.Template != "" {
+		title = fmt.Sprintf("%s/%s %s (%s): ", r.Namespace, r.Kind, r.Name, r.Template)
+	}
 	if len(r.News) > 0 {
 		var news []string
 		for _, n := range r.News {
@@ -258,8 +289,12 @@ func (t *textWriter) End(s Summary) error {
 	case !t.basis.Installed:
 		inForce = "the system is not installed"
 	}
-	_, err := fmt.Fprintf(t.w, "%d workloads by %s (%s): %d would be refused, %d warned about; the next Pod of %d would not come up\n",
-		s.Workloads, t.basis.Policy, inForce, s.Refused, s.Warned, s.Stuck)
+	judged := fmt.Sprintf("%d workloads", s.Workloads)
+	if s.Templates > 0 {
+		judged += fmt.Sprintf(" and %d in templates", s.Templates)
+	}
+	_, err := fmt.Fprintf(t.w, "%s by %s (%s): %d would be refused, %d warned about; the next Pod of %d would not come up\n",
+		judged, t.basis.Policy, inForce, s.Refused, s.Warned, s.Stuck)
 	if err == nil && t.basis.Preview {
 		_, err = fmt.Fprintf(t.w, "compared with today: %d newly refused, %d refused for more, %d newly accepted, %d newly warned about; the next Pod of %d "+
 			"would newly not come up; %d newly not up to date\n", s.NewlyRefused, s.RefusedMore, s.NewlyAccepted, s.NewlyWarned, s.NewlyStuck, s.NewlyOutdated)
@@ -270,7 +305,26 @@ func (t *textWriter) End(s Summary) error {
 	if err == nil && s.NotUnderstood > 0 {
 		_, err = fmt.Fprintf(t.w, "%d could not be judged\n", s.NotUnderstood)
 	}
+	if err == nil {
+		_, err = io.WriteString(t.w, t.basis.rules())
+	}
 	return err
+}
+
+// rules says, in lines for people, which rules are not enforced on every agent.
+func (b *Basis) rules() string {
+	var lines strings.Builder
+	if len(b.AuditedOnly) > 0 {
+		fmt.Fprintf(&lines, "audited only, since the policy's rulesRevision is %d: %s\n", b.RulesRevision, strings.Join(b.AuditedOnly, ", "))
+	}
+	for _, rule := range b.InForce {
+		fmt.Fprintf(&lines, "rule %s of profile %s is enforced since %s; Pods of older agents are warned about\n", rule.Rule, rule.Profile,
+			rule.Since.UTC().Format(time.RFC3339))
+	}
+	if b.RecordProblem != "" {
+		fmt.Fprintf(&lines, "since when rules are enforced could not be read: %s\n", policy.Printable(b.RecordProblem))
+	}
+	return lines.String()
 }
 
 // NewJSONWriter writes one JSON object for programs, with all workloads in it.

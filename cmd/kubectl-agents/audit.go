@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/dexorder/agent-lifecycle/enforcement"
 	"github.com/dexorder/agent-lifecycle/fleet"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
@@ -15,6 +17,9 @@ import (
 const auditHelp = `What runs is judged as the webhook would judge its next change: what would be refused, by which rule, field and value, and what would
 be accepted; what would be warned about; which Pods would not come up again after a restart, also by the Pod Security level of their
 namespace; and which agents lack the sidecar or have an older one. Nothing is changed.
+
+The templates of the gateway and of roles are judged as well, as if an agent were made of them now. In the end it says which rules are only
+audited, because they are newer than the policy, and which hold only for agents younger than the rule, and since when.
 
 Without --policy the policy in force decides. With it, the answer is what would be new if that one were in force, and the exit code
 tells of that alone. Where the system is not installed, everything is judged as after the installation with that policy, or with the
@@ -110,8 +115,15 @@ func (a *auditFlags) prepare(ctx context.Context) (*fleet.Audit, fleet.Basis, er
 		return nil, fleet.Basis{}, err
 	}
 	audit := &fleet.Audit{Cluster: cluster, By: today}
+	var record enforcement.Record
+	var problem error
+	if !notInstalled {
+		record, problem = cluster.RuleTimes(ctx)
+	}
 	if given == nil && !notInstalled {
-		return audit, fleet.Basis{Policy: "the policy", Hash: hash, Installed: true}, nil
+		basis := fleet.Basis{Policy: "the policy", Hash: hash, Installed: true}
+		basis.DescribeRules(today, record, problem)
+		return audit, basis, nil
 	}
 	basis := fleet.Basis{Policy: a.policy, Installed: !notInstalled, Preview: !notInstalled}
 	if given == nil {
@@ -124,6 +136,8 @@ func (a *auditFlags) prepare(ctx context.Context) (*fleet.Audit, fleet.Basis, er
 	if audit.By, err = fleet.NewJudge(given, rules); err != nil {
 		return nil, basis, err
 	}
+	audit.By.Hold(record, time.Now(), false)
+	basis.DescribeRules(audit.By, record, problem)
 	audit.Today, basis.Hash = today, v1alpha1.Hash(given)
 	if notInstalled {
 		audit.PodSecurity = fleet.InstalledPodSecurity()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
@@ -59,6 +60,9 @@ func (f *fleetFlags) connect(ctx context.Context) (cluster *fleet.Cluster, judge
 		return nil, nil, "", fmt.Errorf("what ConfigMap %q in namespace %q holds is no policy, so an older one is in force that cannot be "+
 			"read from here:\n%s", lifecycle.PolicyConfigMap, f.clusterFlags.namespace, indented(err.Error()))
 	}
+	// An error counts as an empty record; audit tells of it.
+	record, _ := cluster.RuleTimes(ctx)
+	judge.Hold(record, time.Now(), true)
 	return cluster, judge, v1alpha1.Hash(data), f.checkCovered(judge)
 }
 
