@@ -28,6 +28,7 @@ func TestGateway(t *testing.T) {
 		{"callers", callersAreKnown},
 		{"back", userComesBack},
 		{"together", usersTogether},
+		{"neighbours", neighboursAreNotTold},
 		{"anonymous", anonymousUserLeavesNothing},
 		{"held", connectionIsHeld},
 		{"upgrade", upgradeKeepsFiles},

@@ -2,14 +2,33 @@ package events
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 )
 
 // item is an event on its way.
 type item struct {
-	id   string
-	kind Type
-	body []byte
+	// event has its data in JSON.
+	event Event
+
+	// publishedID is the id under which it was offered to the stream; empty before the first attempt.
+	publishedID string
+}
+
+// message is what is published: the event under its published id, in JSON.
+func (i *item) message() ([]byte, error) {
+	e := i.event
+	e.ID = i.publishedID
+	return json.Marshal(e)
+}
+
+// size is the length of the message; 0 if there is none.
+func (i *item) size() int {
+	message, err := i.message()
+	if err != nil {
+		return 0
+	}
+	return len(message)
 }
 
 // buffer is a queue with room for so many items, beside one that is in hand: being sent, and back at the head until that is
@@ -55,7 +74,7 @@ func (b *buffer) addLocked(i item) (dropped, open bool) {
 	if b.closed {
 		return false, false
 	}
-	if _, waits := b.ids[i.id]; waits {
+	if _, waits := b.ids[i.event.ID]; waits {
 		return false, true
 	}
 	if len(b.queue) >= b.capacity {
@@ -63,7 +82,7 @@ func (b *buffer) addLocked(i item) (dropped, open bool) {
 		b.pop()
 	}
 	b.queue = append(b.queue, i)
-	b.ids[i.id] = struct{}{}
+	b.ids[i.event.ID] = struct{}{}
 	b.depthChanged(b.depthLocked())
 	b.poke()
 	return dropped, true
@@ -96,7 +115,7 @@ func (b *buffer) pop() item {
 	first := b.queue[0]
 	b.queue[0] = item{}
 	b.queue = b.queue[1:]
-	delete(b.ids, first.id)
+	delete(b.ids, first.event.ID)
 	return first
 }
 
@@ -107,7 +126,7 @@ func (b *buffer) take() *item {
 	if b.hand == nil && len(b.queue) > 0 {
 		first := b.pop()
 		b.hand = &first
-		b.ids[first.id] = struct{}{}
+		b.ids[first.event.ID] = struct{}{}
 		b.tellRoom()
 	}
 	return b.hand
@@ -124,7 +143,7 @@ func (b *buffer) tellRoom() {
 func (b *buffer) settle() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.ids, b.hand.id)
+	delete(b.ids, b.hand.event.ID)
 	b.hand = nil
 	b.depthChanged(b.depthLocked())
 }

@@ -187,8 +187,12 @@ func (l *link) publish(ctx context.Context, timeout time.Duration, subject strin
 	timed, cancel := context.WithTimeoutCause(attempt, timeout,
 		fmt.Errorf("no acknowledgement within %s; is there a stream that takes it?", timeout))
 	defer cancel()
-	message := &nats.Msg{Subject: subject, Data: i.body, Header: nats.Header{"content-type": {ContentType}}}
-	_, err := l.js.PublishMsg(timed, message, jetstream.WithMsgID(i.id), jetstream.WithRetryAttempts(0))
+	body, err := i.message()
+	if err != nil {
+		return err
+	}
+	message := &nats.Msg{Subject: subject, Data: body, Header: nats.Header{"content-type": {ContentType}}}
+	_, err = l.js.PublishMsg(timed, message, jetstream.WithMsgID(i.publishedID), jetstream.WithRetryAttempts(0))
 	return l.explain(timed, subject, err)
 }
 

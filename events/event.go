@@ -12,7 +12,8 @@ const ContentType = "application/cloudevents+json"
 
 // Event is something that happened. Namespace, Agent and Cap make them.
 type Event struct {
-	// ID is equal for equal events, whoever publishes them and how often; the stream keeps one of each.
+	// ID is equal for equal events, whoever publishes them and how often; the stream keeps one of each. With a key it is published
+	// as its HMAC, see Config.EventIDKeyFile.
 	ID string
 
 	// Source says whose word it is, as a URI reference such as "/agent-lifecycle/reaper".
@@ -44,6 +45,17 @@ type envelope struct {
 
 // MarshalJSON implements json.Marshaler. It fails where the event is no CloudEvent.
 func (e Event) MarshalJSON() ([]byte, error) {
+	if err := e.validate(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(envelope{
+		SpecVersion: "1.0", ID: e.ID, Source: e.Source, Type: e.Type, Subject: e.Subject, Time: e.Time.UTC(),
+		DataContentType: "application/json", Data: e.Data,
+	})
+}
+
+// validate returns everything that keeps the event from being a CloudEvent.
+func (e *Event) validate() error {
 	var errs []error
 	if e.ID == "" {
 		errs = append(errs, errors.New("event without ID"))
@@ -57,11 +69,5 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	if e.Time.IsZero() {
 		errs = append(errs, errors.New("event without Time"))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return json.Marshal(envelope{
-		SpecVersion: "1.0", ID: e.ID, Source: e.Source, Type: e.Type, Subject: e.Subject, Time: e.Time.UTC(),
-		DataContentType: "application/json", Data: e.Data,
-	})
+	return errors.Join(errs...)
 }

@@ -3,6 +3,9 @@ package events
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -80,6 +83,7 @@ func newFixture(t *testing.T, url string, change func(*Options)) *fixture {
 		Logger: slog.New(slog.NewTextHandler(f.log, nil)),
 	}
 	options.Config.URL = url
+	options.Config.EventIDKeyFile = write(t, "event-ids.key", testKey)
 	if change != nil {
 		change(&options)
 	}
@@ -113,6 +117,16 @@ func (f *fixture) start() *fixture {
 	return f
 }
 
+// testKey is the key of event ids that every fixture has, unless a test says otherwise.
+const testKey = "sixteen bytes---"
+
+// published is the id under which a Publisher with testKey publishes the event with this id.
+func published(id string) string {
+	mac := hmac.New(sha256.New, []byte(testKey))
+	mac.Write([]byte(id))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
 // event is the nth one of a test.
 func event(n int) Event {
 	return Namespace("/test", NamespaceIdle, NamespaceData{Namespace: "agent-ceo", UID: "u1", Since: start.Add(time.Duration(n) * time.Second)}, start)
@@ -121,7 +135,7 @@ func event(n int) Event {
 func ids(events ...Event) []string {
 	out := make([]string, 0, len(events))
 	for i := range events {
-		out = append(out, events[i].ID)
+		out = append(out, published(events[i].ID))
 	}
 	return out
 }
@@ -129,7 +143,7 @@ func ids(events ...Event) []string {
 func eventIDs(from, to int) []string {
 	var out []string
 	for n := from; n < to; n++ {
-		out = append(out, event(n).ID)
+		out = append(out, published(event(n).ID))
 	}
 	return out
 }

@@ -23,6 +23,7 @@ type Metrics struct {
 	connected prometheus.Gauge
 	duration  prometheus.Histogram
 	rebuilds  prometheus.Counter
+	keyed     prometheus.Gauge
 }
 
 // NewMetrics registers the metrics.
@@ -53,6 +54,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "agent_lifecycle_events_rebuilds_total",
 			Help: "How often the state was published anew because events had been dropped.",
 		}),
+		keyed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "agent_lifecycle_events_id_key",
+			Help: "Whether event ids are made with a key, so that they cannot be guessed.",
+		}),
 	}
 	for _, t := range Types() {
 		m.published.WithLabelValues(string(t))
@@ -60,7 +65,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	for _, reason := range []string{droppedOverflow, droppedInvalid, droppedTooLarge, droppedRefused, droppedShutdown} {
 		m.dropped.WithLabelValues(reason)
 	}
-	registry.MustRegister(m.published, m.dropped, m.buffered, m.connected, m.duration, m.rebuilds)
+	registry.MustRegister(m.published, m.dropped, m.buffered, m.connected, m.duration, m.rebuilds, m.keyed)
 	return m
 }
 

@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -110,15 +111,16 @@ func (p *Publisher) added(open bool) {
 	}
 }
 
-// encode makes JSON of the event while the caller waits, who may change what Data points to afterwards.
+// encode makes JSON of the event's data while the caller waits, who may change what Data points to afterwards.
 func (p *Publisher) encode(e Event) (item, bool) {
-	body, err := json.Marshal(e)
-	if err != nil {
+	data, err := json.Marshal(e.Data)
+	if err = errors.Join(err, e.validate()); err != nil {
 		p.options.Metrics.drop(droppedInvalid, 1)
 		p.options.Logger.Error("An event was dropped: it is no CloudEvent", "type", e.Type, "id", e.ID, "error", err)
 		return item{}, false
 	}
-	return item{id: e.ID, kind: e.Type, body: body}, true
+	e.Data = json.RawMessage(data)
+	return item{event: e}, true
 }
 
 // Run publishes until ctx ends, and then for some seconds what still waits. It returns nil. That NATS is away is no error: it is
@@ -136,6 +138,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		Publisher: p, ctx: ctx, work: work,
 		tries:   backoff{least: p.pace.retryLeast, most: p.pace.retryMost},
 		refused: map[Type]bool{},
+		hasher:  newIDHasher(p.options.Config.EventIDKeyFile, p.options.Now, p.options.Metrics, p.options.Logger),
 	}
 	s.run()
 	s.rebuilds.Wait()
@@ -143,7 +146,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	left := p.buffer.close()
 	if len(left) > 0 {
 		p.options.Metrics.drop(droppedShutdown, len(left))
-		p.options.Logger.Warn("Events were not published before the end", "count", len(left), "first", left[0].id)
+		p.options.Logger.Warn("Events were not published before the end", "count", len(left), "first", left[0].event.ID)
 	}
 	return nil
 }

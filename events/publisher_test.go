@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -35,10 +34,13 @@ func TestPublish(t *testing.T) {
 	if want := "genbrain.events.namespace.created"; m.Subject != want {
 		t.Errorf("subject %q, want %q", m.Subject, want)
 	}
+	if got, want := m.Header.Get(jetstream.MsgIDHeader), published("namespace.created/u1"); got != want {
+		t.Errorf("message id %q, want %q", got, want)
+	}
 	if got := m.Header.Get("content-type"); got != ContentType {
 		t.Errorf("content-type %q, want %q", got, ContentType)
 	}
-	const want = `{"specversion":"1.0","id":"namespace.created/u1","source":"/test","type":"namespace.created",` +
+	const want = `{"specversion":"1.0","id":"W2F_d9FOpLPvIvU6JYIfRjws_z0FUGnSm3Ktyjvddbw","source":"/test","type":"namespace.created",` +
 		`"subject":"namespaces/agent-ceo","time":"2026-01-02T03:04:05Z","datacontenttype":"application/json",` +
 		`"data":{"namespace":"agent-ceo","uid":"u1","org":"acme"}}`
 	if string(m.Data) != want {
@@ -510,11 +512,7 @@ func BenchmarkPublish(b *testing.B) {
 	for b.Loop() {
 		e := event(n)
 		n++
-		body, err := json.Marshal(e)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := l.publish(b.Context(), time.Second, "genbrain.events.test", &item{e.ID, e.Type, body}); err != nil {
+		if err := l.publish(b.Context(), time.Second, "genbrain.events.test", &item{event: e, publishedID: e.ID}); err != nil {
 			b.Fatal(err)
 		}
 	}

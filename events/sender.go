@@ -20,6 +20,7 @@ const (
 	troubleStream    = "The stream cannot be created"
 	troubleUntaken   = "NATS does not take events; they wait"
 	troubleForbidden = "NATS refuses an event"
+	troubleIDKey     = "The key of event ids cannot be used; events wait"
 )
 
 // sender is what Run does.
@@ -36,6 +37,8 @@ type sender struct {
 	// refused are the types of which one was dropped because it was refused, until one is taken: what comes after does not
 	// wait as long again.
 	refused map[Type]bool
+
+	hasher *idHasher
 }
 
 // run connects, again and again.
@@ -110,13 +113,16 @@ func (s *sender) serve(l *link) {
 
 // deliver settles the item, or leaves it in hand if the connection or the time is over.
 func (s *sender) deliver(l *link, i *item) {
-	subject := s.options.Config.Prefix + string(i.kind)
+	if !s.assignID(l, i) {
+		return
+	}
+	subject := s.options.Config.Prefix + string(i.event.Type)
 	for attempt := 1; ; attempt++ {
 		began := s.options.Now()
 		err := l.publish(s.work, s.pace.acknowledge, subject, i)
 		if err == nil {
-			s.options.Metrics.acknowledged(i.kind, s.options.Now().Sub(began))
-			delete(s.refused, i.kind)
+			s.options.Metrics.acknowledged(i.event.Type, s.options.Now().Sub(began))
+			delete(s.refused, i.event.Type)
 			s.buffer.settle()
 			s.wellAgain()
 			return
@@ -128,7 +134,7 @@ func (s *sender) deliver(l *link, i *item) {
 		case tooLarge(err):
 			s.drop(i, droppedTooLarge, err)
 			return
-		case forbidden(err) && (s.refused[i.kind] || attempt == attempts):
+		case forbidden(err) && (s.refused[i.event.Type] || attempt == attempts):
 			s.drop(i, droppedRefused, err)
 			return
 		case forbidden(err):
@@ -148,14 +154,32 @@ func (s *sender) deliver(l *link, i *item) {
 	}
 }
 
+// assignID decides once under which id the item is published: a repeat of what may have arrived must have the same id, whatever has
+// become of the key meanwhile. It returns false if the connection or the time is over before the key can be used.
+func (s *sender) assignID(l *link, i *item) bool {
+	for i.publishedID == "" {
+		id, err := s.hasher.published(i.event.ID)
+		if err == nil {
+			i.publishedID = id
+			break
+		}
+		s.inTrouble(troubleIDKey, err)
+		s.pause(l.closed)
+		if s.work.Err() != nil || l.gone() {
+			return false
+		}
+	}
+	return true
+}
+
 // drop gives up on the item, so that others do not wait for it.
 func (s *sender) drop(i *item, reason string, err error) {
 	s.options.Metrics.drop(reason, 1)
-	if reason == droppedTooLarge || !s.refused[i.kind] {
-		s.options.Logger.Error("An event was dropped: NATS refuses it", "type", i.kind, "id", i.id, "bytes", len(i.body), "error", err)
+	if reason == droppedTooLarge || !s.refused[i.event.Type] {
+		s.options.Logger.Error("An event was dropped: NATS refuses it", "type", i.event.Type, "id", i.event.ID, "bytes", i.size(), "error", err)
 	}
 	if reason == droppedRefused {
-		s.refused[i.kind] = true
+		s.refused[i.event.Type] = true
 	}
 	s.buffer.settle()
 	s.tries.reset()

@@ -22,19 +22,35 @@ import (
 const namePlaceholder = "{deployment}"
 
 // Template is what an agent is made of: a Deployment, a PersistentVolumeClaim and a Service.
-type Template struct{ text string }
+type Template struct {
+	text string
+
+	// addressed is why its Services are not headless; empty if they are.
+	addressed string
+}
+
+// Warnings are about what is accepted and should be changed.
+func (t *Template) Warnings() []string {
+	if t.addressed == "" {
+		return nil
+	}
+	return []string{"template: Service: has an address, so that Pods with service links are told whose agents there are: " + t.addressed}
+}
 
 // objects are one agent's.
 type objects struct {
 	deployment *appsv1.Deployment
 	claim      *corev1.PersistentVolumeClaim
 	service    *corev1.Service
+
+	// addressed is why the Service is not headless; empty if it is.
+	addressed string
 }
 
 // ParseTemplate reads YAML documents of exactly one Deployment, PersistentVolumeClaim and Service, in which "{deployment}" stands
 // for the agent's name. An error names the document and what would be accepted.
 func ParseTemplate(text []byte) (*Template, error) {
-	t := &Template{string(text)}
+	t := &Template{text: string(text)}
 	const name = "agent-0"
 	o, err := t.render(name)
 	if err != nil {
@@ -67,7 +83,11 @@ func ParseTemplate(text []byte) (*Template, error) {
 	}) {
 		errs = append(errs, fmt.Errorf("template: Deployment: mounts no claim %q", namePlaceholder+"-data"))
 	}
-	return t, errors.Join(errs...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	t.addressed = o.addressed
+	return t, nil
 }
 
 // render makes the objects of one agent. What ParseTemplate has read renders for every name.
@@ -89,6 +109,7 @@ func (t *Template) render(name string) (*objects, error) {
 	if o.deployment == nil || o.claim == nil || o.service == nil {
 		return nil, errors.New("template: must hold one Deployment, one PersistentVolumeClaim and one Service")
 	}
+	o.addressed = o.makeHeadless()
 	return o, nil
 }
 

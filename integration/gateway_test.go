@@ -66,6 +66,7 @@ func TestGateway(t *testing.T) {
 	t.Run("events", func(t *testing.T) { testGatewayEvents(t, c, n, first) })
 	t.Run("activity and snooze", func(t *testing.T) { testManager(t, n, first) })
 	t.Run("tiers", func(t *testing.T) { testTiers(t, c, first) })
+	t.Run("service of before", func(t *testing.T) { testServiceWithAddress(t, c, first) })
 	t.Run("late watches", func(t *testing.T) { testLateWatches(t, c, n) })
 	t.Run("no API server", func(t *testing.T) { testNoAPIServer(t, c, n) })
 	t.Run("request", func(t *testing.T) { testRequest(t, c, first) })
@@ -378,11 +379,43 @@ func testOneAgent(t *testing.T, c *cluster, gateways ...*connected) {
 	if !ownedBy(p.service, p.deployment) || len(p.claim.OwnerReferences) > 0 {
 		t.Errorf("the Service is owned by %v, the claim by %v", p.service.OwnerReferences, p.claim.OwnerReferences)
 	}
+	if p.service.Spec.ClusterIP != corev1.ClusterIPNone {
+		t.Errorf("the Service has the address %s, which is told to other users' agents", p.service.Spec.ClusterIP)
+	}
 	s := gateways[0].want(t, http.StatusOK, http.MethodGet, user, "", "")
 	if s.State != lifecycle.Running || !s.Ready || s.Storage != "kept" || s.Since.IsZero() || s.Reason == "" ||
 		s.Endpoint != "http://"+gateway.Name(user)+".dexorder-agents.svc:3000" {
 		t.Errorf("status %s", s.body)
 	}
+}
+
+// A Service that a gateway of v0.1.0 made has an address, which the API server lets nobody take away: it stays, and its agent is served.
+func testServiceWithAddress(t *testing.T, c *cluster, g *connected) {
+	const user = "before@example.com"
+	g.want(t, http.StatusCreated, http.MethodPut, user, "", `{"userType":"free"}`)
+	p := c.parts(t, user)
+	stored := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: agents, Name: p.service.Name, Labels: p.service.Labels, Annotations: p.service.Annotations, OwnerReferences: p.service.OwnerReferences,
+		},
+		Spec: corev1.ServiceSpec{Selector: p.service.Spec.Selector, Ports: p.service.Spec.Ports},
+	}
+	if err := c.Client.Delete(t.Context(), p.service); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Client.Create(t.Context(), stored); err != nil {
+		t.Fatal(err)
+	}
+	g.want(t, http.StatusOK, http.MethodPut, user, "", "")
+	if now := c.parts(t, user).service; now.UID != stored.UID || now.ResourceVersion != stored.ResourceVersion {
+		t.Errorf("a PUT that changes nothing has changed the Service: %+v", now)
+	}
+	g.want(t, http.StatusOK, http.MethodPut, user, "", `{"userType":"paid"}`)
+	now := c.parts(t, user).service
+	if now.UID != stored.UID || now.Labels[lifecycle.LabelUserType] != "paid" || now.Spec.ClusterIP != stored.Spec.ClusterIP || now.Spec.ClusterIP == corev1.ClusterIPNone {
+		t.Errorf("the Service with the address %s has become %+v", stored.Spec.ClusterIP, now)
+	}
+	g.want(t, http.StatusOK, http.MethodGet, user, "/connect/", "")
 }
 
 func testIDs(t *testing.T, c *cluster, g *connected) {

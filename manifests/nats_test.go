@@ -32,7 +32,7 @@ func TestNATS(t *testing.T) {
 		t.Run(tc.installation, func(t *testing.T) {
 			spec := tc.reaper(t, tc.installation)
 			container := spec.Containers[0]
-			for _, arg := range []string{"--nats-url=$(NATS_URL)", "--nats-credentials=/etc/nats/user.creds"} {
+			for _, arg := range []string{"--nats-url=$(NATS_URL)", "--nats-credentials=/etc/nats/user.creds", "--event-id-key=/etc/agent-lifecycle-keys/event-ids.key"} {
 				if !slices.Contains(container.Args, arg) {
 					t.Errorf("args %q lack %s", container.Args, arg)
 				}
@@ -46,7 +46,30 @@ func TestNATS(t *testing.T) {
 			}) {
 				t.Errorf("volumes %v hold no credentials", spec.Volumes)
 			}
+			// The gateway mounts the whole Secret, for it signs with another key of it.
+			if container.Name != "gateway" {
+				checkEventIDKey(t, &spec)
+			}
 			one(t, render(t, tc.installation), "ConfigMap", "lifecycle-nats")
 		})
+	}
+}
+
+// A Pod must start without the Secret, and reads no key of it but the one it needs.
+func checkEventIDKey(t *testing.T, spec *corev1.PodSpec) {
+	t.Helper()
+	mounts := spec.Containers[0].VolumeMounts
+	i := slices.IndexFunc(mounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/etc/agent-lifecycle-keys" })
+	if i < 0 {
+		t.Fatalf("mounts %v lack the key of event ids", mounts)
+	}
+	j := slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == mounts[i].Name })
+	if j < 0 || spec.Volumes[j].Secret == nil {
+		t.Fatalf("volume %s is no Secret", mounts[i].Name)
+	}
+	s := spec.Volumes[j].Secret
+	if s.SecretName != "lifecycle-keys" || s.Optional == nil || !*s.Optional ||
+		!slices.Equal(s.Items, []corev1.KeyToPath{{Key: "event-ids.key", Path: "event-ids.key"}}) {
+		t.Errorf("volume %s is %+v, want event-ids.key of lifecycle-keys, optional", mounts[i].Name, s)
 	}
 }

@@ -52,6 +52,9 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	for _, warning := range template.Warnings() {
+		log.Warn(warning, "file", f.template)
+	}
 	policy, err := newTiers(f.policy, log)
 	if err != nil {
 		return err
