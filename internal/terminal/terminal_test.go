@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"bytes"
+	"encoding/json"
 	"testing"
 )
 
@@ -29,5 +30,21 @@ func TestPrintableLines(t *testing.T) {
 	}
 	if got := Printable("a\nb"); got != `a\nb` {
 		t.Errorf("Printable keeps a line break: %q", got)
+	}
+}
+
+func TestPrintableJSON(t *testing.T) {
+	in := map[string]string{"reason": "\x1b[2J \u009b31m \u202e \x7f \U000e0001 ü 🚀"}
+	encoded, err := json.MarshalIndent(in, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := PrintableJSON(encoded)
+	if want := "{\n  \"reason\": \"\\u001b[2J \\u009b31m \\u202e \\u007f \\udb40\\udc01 ü 🚀\"\n}"; string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	var out map[string]string
+	if err := json.Unmarshal(got, &out); err != nil || out["reason"] != in["reason"] {
+		t.Errorf("it has become %q, %v", out, err)
 	}
 }
