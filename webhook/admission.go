@@ -83,7 +83,7 @@ type RulesKeeper interface {
 	Observe(d *appsv1.Deployment, reinject func() []jsonpatch.Operation)
 }
 
-// Admission answers AdmissionReviews. All fields are required. It is safe for concurrent use, and must not be copied.
+// Admission answers AdmissionReviews. All fields but ActivityKey are required. It is safe for concurrent use, and must not be copied.
 type Admission struct {
 	Policies     PolicySource
 	Facts        FactSource
@@ -93,6 +93,9 @@ type Admission struct {
 	Announcer    Announcer
 	Metrics      *Metrics
 	Logger       *slog.Logger
+
+	// ActivityKey returns the public half of the key by which the gateway signs, empty while it is not known. Nil: never.
+	ActivityKey func() string
 
 	holds holds
 }
