@@ -54,6 +54,11 @@ var (
 		"dexorder-system: get configmaps named lifecycle-breaker",
 		"dexorder-system: update configmaps named lifecycle-breaker",
 	}
+	// The Secret is made once, and told agents of.
+	rightsToKeys = []string{
+		"dexorder-system: create secrets",
+		"dexorder-system: get secrets named lifecycle-keys",
+	}
 	rightsToReap = []string{
 		"cluster: create events", "cluster: patch events",
 		"cluster: get apps/daemonsets", "cluster: list apps/daemonsets", "cluster: watch apps/daemonsets",
@@ -154,7 +159,7 @@ var (
 
 func TestRights(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
-		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReadRegistrations, rightsToKeep)
+		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToReadRegistrations, rightsToKeep, rightsToKeys)
 		if in.name != withCertManager {
 			server = append(server, rightsToKeepCertificates...)
 		}

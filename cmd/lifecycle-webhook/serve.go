@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"github.com/dexorder/agent-lifecycle/certs"
 	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/keep"
+	"github.com/dexorder/agent-lifecycle/keys"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
@@ -76,6 +78,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		return fmt.Errorf("client: %w", err)
 	}
 	keeper := keep.New(registrations, log)
+	activityKeys := keys.New(core.Secrets(f.namespace), rand.Reader, log)
 	events := webhook.NewEvents(core, instance(), metrics, log)
 	circuitBreaker := newBreaker(core, f.namespace, policies, registry, log)
 	policies.OnChange = func(covered []v1alpha1.Namespaces) {
@@ -85,7 +88,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	server, err := webhook.NewServer(webhook.Options{
 		Admission: &webhook.Admission{
 			Policies: policies, Facts: cluster, Callers: cluster, RestartRules: restartRules, Breaker: circuitBreaker, Announcer: events,
-			Metrics: metrics, Logger: log,
+			Metrics: metrics, Logger: log, ActivityKey: activityKeys.ActivityKey,
 		},
 		GetCertificate: certificate.GetCertificate,
 		Gatherer:       registry,
@@ -95,6 +98,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 			{Name: "policy", Run: policies.Rejected, Notice: true},
 			{Name: "coverage", Run: coverage.Check, Notice: true},
 			{Name: "keep", Run: keeper.Check, Notice: true},
+			{Name: "keys", Run: activityKeys.Check, Notice: true},
 		},
 		MaxBody: f.maxBody, MaxInFlight: f.maxInFlight, DrainDelay: f.drainDelay,
 	})
@@ -105,7 +109,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events, keeper}
+	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events, keeper, activityKeys}
 	if f.reaper {
 		r, parts, err := newReaper(&f.reaping, reaperParts{
 			config: config, core: core, namespace: f.namespace, policies: policies, breaker: circuitBreaker, registry: registry, log: log,
