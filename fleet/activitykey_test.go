@@ -15,7 +15,7 @@ import (
 // keyed returns a judge whose server tells agents a key.
 func keyed(j *Judge) *Judge {
 	other := *j
-	other.options.ActivityKey = "key"
+	other.options.ActivityKey = "the gateway's"
 	return &other
 }
 

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/internal/terminal"
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -318,7 +319,7 @@ func (j *jsonWriter) Report(r *Report) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(j.w, "%s\n  %s", separator, line)
+	_, err = fmt.Fprintf(j.w, "%s\n  %s", separator, terminal.PrintableJSON(line))
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -44,17 +45,21 @@ func escape(b *strings.Builder, r rune) {
 }
 
 // Writer passes on what is written to it as PrintableLines has it. It is for output that people read: what programs read
-// may hold whatever it likes.
+// may hold whatever it likes. It is safe for concurrent use.
 type Writer struct {
-	to   io.Writer
+	to io.Writer
+
+	mu   sync.Mutex
 	rest []byte // the beginning of a character whose end was not written yet
 }
 
-// NewWriter returns a Writer. Write to it from one goroutine at a time.
+// NewWriter returns a Writer.
 func NewWriter(to io.Writer) *Writer { return &Writer{to: to} }
 
 // Write implements io.Writer.
 func (w *Writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	text := append(w.rest, p...)
 	end := len(text)
 	for i := max(0, end-utf8.UTFMax+1); i < end; i++ {
