@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
@@ -81,6 +82,13 @@ func indexOf(volumes []corev1.Volume, name string) int {
 	return slices.IndexFunc(volumes, func(v corev1.Volume) bool { return v.Name == name })
 }
 
+// withoutActivityKey returns an environment without what comes with the gateway's key.
+func withoutActivityKey(env []corev1.EnvVar) []corev1.EnvVar {
+	return slices.DeleteFunc(slices.Clone(env), func(e corev1.EnvVar) bool {
+		return slices.ContainsFunc(inject.ActivityEnv(), func(of corev1.EnvVar) bool { return of.Name == e.Name })
+	})
+}
+
 // containerChanges are those of the user's containers. What is filled in there may keep an agent from starting.
 func containerChanges(from, to []corev1.Container) []string {
 	var changes []string
@@ -97,8 +105,11 @@ func containerChanges(from, to []corev1.Container) []string {
 		if filled := securityFilledIn(was.SecurityContext, is.SecurityContext); len(filled) > 0 {
 			add("%s where it does not say", strings.Join(filled, ", "))
 		}
-		if !workload.Equal(&was.Env, &is.Env) {
+		switch before, after := withoutActivityKey(was.Env), withoutActivityKey(is.Env); {
+		case !workload.Equal(&before, &after):
 			add("the environment says when it is idle")
+		case !workload.Equal(&was.Env, &is.Env):
+			add("the environment says by which key the gateway signs")
 		}
 		if !workload.Equal(&was.VolumeMounts, &is.VolumeMounts) {
 			add("%s is mounted", lifecycle.RunDir)

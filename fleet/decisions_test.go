@@ -178,7 +178,7 @@ func TestUnderWay(t *testing.T) {
 
 func TestNeeds(t *testing.T) {
 	today, next := judgeBy(t), newerSidecar(t)
-	before, current := plain(good), injectedBy(today, plain(good))
+	before, current := plain(good), injectedBy(keyed(today), plain(good))
 	unready := func(d *appsv1.Deployment, ago time.Duration, reason string) *appsv1.Deployment {
 		d = well(d.DeepCopy())
 		askAnew(d, renewalTime(now.Add(-ago)))
@@ -199,6 +199,7 @@ func TestNeeds(t *testing.T) {
 		{"from before", today, well(before.DeepCopy()), renewal, nothing},
 		{"from before, going", today, going, nothing, nothing},
 		{"up to date", today, well(current.DeepCopy()), nothing, nothing},
+		{"without the gateway's key", today, well(injectedBy(today, plain(good))), nothing, activityKey},
 		{"older", next, well(current.DeepCopy()), nothing, renewal},
 		{"just restarted", today, unready(current, time.Second, "ReplicaSetUpdated"), patience, patience},
 		{"restarted and never ready", today, unready(current, time.Hour, "ProgressDeadlineExceeded"), help, help},

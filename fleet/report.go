@@ -10,6 +10,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/internal/terminal"
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -43,6 +45,10 @@ type Report struct {
 	Adopted      bool    `json:"adopted,omitempty"`
 	Sidecar      Sidecar `json:"sidecar,omitempty"`
 	SidecarImage string  `json:"sidecarImage,omitempty"`
+
+	// TakesUnsigned says that an agent which was admitted does not know the gateway's key: anybody in the Pod network can keep it
+	// awake.
+	TakesUnsigned bool `json:"takesUnsignedActivity,omitempty"`
 
 	// News is what a preview is about; empty where nothing changes, or nothing is previewed.
 	News []News `json:"news,omitempty"`
@@ -78,6 +84,7 @@ func newReport(j *Judge, n Namespace, o *workload.Object, claims map[string]poli
 	if o.Deployment != nil && j.Covers(n.Name) {
 		r.Adopted = Adopted(o.Deployment)
 		r.Sidecar, r.SidecarImage = j.SidecarOf(n.Name, o.Deployment)
+		r.TakesUnsigned = r.Adopted && !inject.HasActivityKey(o.Deployment)
 	}
 	return r
 }
@@ -116,6 +123,7 @@ type Summary struct {
 	NoSidecar     int `json:"withoutSidecar"`
 	Outdated      int `json:"withOutdatedSidecar"`
 	NotUnderstood int `json:"notUnderstood"`
+	TakesUnsigned int `json:"takesUnsignedActivity,omitempty"`
 
 	// Of a preview.
 	NewlyRefused  int `json:"newlyRefused,omitempty"`
@@ -156,6 +164,7 @@ func (s *Summary) Add(r *Report) {
 	count(&s.NotAdopted, r.Sidecar != "" && !r.Adopted)
 	count(&s.NoSidecar, r.Sidecar == SidecarMissing)
 	count(&s.Outdated, r.Adopted && r.Sidecar == SidecarOutdated)
+	count(&s.TakesUnsigned, r.TakesUnsigned)
 	for _, news := range r.News {
 		count(&s.NewlyRefused, news == NewlyRefused)
 		count(&s.RefusedMore, news == RefusedMore)
@@ -302,6 +311,10 @@ func (t *textWriter) End(s Summary) error {
 	if err == nil && s.NotAdopted+s.NoSidecar+s.Outdated > 0 {
 		_, err = fmt.Fprintf(t.w, "%d are not adopted, %d have no sidecar, %d are not up to date\n", s.NotAdopted, s.NoSidecar, s.Outdated)
 	}
+	if err == nil && s.TakesUnsigned > 0 {
+		_, err = fmt.Fprintf(t.w, "%d take unsigned activity: they get the gateway's key when their template changes, or by kubectl agents upgrade\n",
+			s.TakesUnsigned)
+	}
 	if err == nil && s.NotUnderstood > 0 {
 		_, err = fmt.Fprintf(t.w, "%d could not be judged\n", s.NotUnderstood)
 	}
@@ -360,7 +373,7 @@ func (j *jsonWriter) Report(r *Report) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(j.w, "%s\n  %s", separator, line)
+	_, err = fmt.Fprintf(j.w, "%s\n  %s", separator, terminal.PrintableJSON(line))
 	return err
 }
 

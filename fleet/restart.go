@@ -34,7 +34,8 @@ func (r *Roll) one(ctx context.Context, t target, working bool) (*Step, error) {
 		case err != nil:
 			return nil, err
 		}
-		switch r.needs(d) {
+		needs := r.needs(d)
+		switch needs {
 		case nothing:
 			return nil, nil
 		case patience:
@@ -45,7 +46,8 @@ func (r *Roll) one(ctx context.Context, t target, working bool) (*Step, error) {
 		case help:
 			return r.leftUnready(ctx, d), nil
 		}
-		if reason := r.Mode.hindrance(d); reason != "" {
+		reason := r.Mode.hindrance(d)
+		if reason != "" && needs != activityKey {
 			return &Step{Outcome: LeftOut, Reason: reason}, nil
 		}
 		// Who would be refused is told so whatever he does.
@@ -53,6 +55,9 @@ func (r *Roll) one(ctx context.Context, t target, working bool) (*Step, error) {
 		would, step, err := r.would(ctx, d, when)
 		if step != nil || err != nil || would == nil {
 			return step, err
+		}
+		if reason != "" { // only the server can tell that there is a key for it
+			return &Step{Outcome: LeftOut, Reason: reason}, nil
 		}
 		if step, err := r.look(ctx, d, working); step != nil || err != nil {
 			return step, err

@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 
+	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
@@ -28,10 +29,11 @@ func (m Mode) concerned(d *appsv1.Deployment) bool { return Adopted(d) == (m == 
 type need int
 
 const (
-	nothing  need = iota
-	renewal       // it has not what is injected today
-	patience      // an earlier run has restarted it, and it may still come up
-	help          // an earlier run has restarted it, and it has not come up
+	nothing     need = iota
+	renewal          // it has not what is injected today
+	patience         // an earlier run has restarted it, and it may still come up
+	help             // an earlier run has restarted it, and it has not come up
+	activityKey      // it lacks nothing but the gateway's key, which a server may have for it
 )
 
 // needs says what a Deployment needs. Who is deleted needs nothing any more.
@@ -49,6 +51,8 @@ func (r *Roll) needs(d *appsv1.Deployment) need {
 		return patience
 	case neverReady(d):
 		return help
+	case r.Mode == Upgrade && Adopted(d) && !inject.HasActivityKey(d):
+		return activityKey
 	}
 	return nothing
 }

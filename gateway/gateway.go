@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/dexorder/agent-lifecycle/activity"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
@@ -54,7 +55,7 @@ type Announcer interface {
 	Announce(n Notice)
 }
 
-// Options of a Gateway. All are required but Announcer, Authenticator and Address.
+// Options of a Gateway. All are required but Announcer, Authenticator, Signer and Address.
 type Options struct {
 	Client    kubernetes.Interface
 	Namespace string
@@ -69,6 +70,9 @@ type Options struct {
 
 	// LoopbackWithoutToken lets callers on the same machine in without a token. It is for development.
 	LoopbackWithoutToken bool
+
+	// Signer signs what lifecycle managers are told and asked; nil leaves it unsigned.
+	Signer *activity.Signer
 
 	// Announcer hears what agents say; nil is nobody.
 	Announcer Announcer
@@ -97,6 +101,7 @@ type Gateway struct {
 	limiter *limiter
 	flights singleflight.Group
 	touched *touches
+	nonces  *nonces
 	// confirmed are the Pods that were asked for lately.
 	confirmed *confirmations
 
@@ -120,6 +125,7 @@ func New(options Options) (*Gateway, error) {
 	}
 	g := &Gateway{
 		options: options, limiter: newLimiter(options.Limits, options.Now), touched: newTouches(options.Now),
+		nonces:    newNonces(),
 		confirmed: newConfirmations(options.Now), draining: make(chan struct{}),
 		port: sample.podPort(), servicePort: sample.service.Spec.Ports[0].Port,
 	}

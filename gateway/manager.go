@@ -79,7 +79,7 @@ func (g *Gateway) post(ctx context.Context, pod *corev1.Pod, path string, body [
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	return managers.Do(request)
+	return g.send(managers, request, pod, body)
 }
 
 // touch tells the agent's lifecycle manager that somebody has connected, so that an agent which knows nothing of idleness is not taken

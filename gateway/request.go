@@ -77,6 +77,7 @@ func reserved(name string) bool {
 	return slices.Contains([]string{
 		lifecycle.EnvUserType, lifecycle.EnvIdleTimeoutMinutes, lifecycle.EnvIdleCheckIntervalSeconds, lifecycle.EnvIdleWarningSeconds,
 		lifecycle.EnvIdleSnoozeMaxMinutes, lifecycle.EnvIdleGraceSeconds, lifecycle.EnvEnableIdleShutdown,
+		lifecycle.EnvActivityKey, lifecycle.EnvActivityAudience,
 	}, name)
 }
 

@@ -77,6 +77,7 @@ func (w *watcher) follow(pod *corev1.Pod, gone bool) {
 	listen := !gone && serving(pod)
 	if gone {
 		w.gateway.fleet.forget(pod)
+		w.gateway.nonces.forget(pod.UID)
 	}
 	switch {
 	case w.ctx == nil || w.ctx.Err() != nil:
@@ -134,7 +135,7 @@ func (s *stream) read(ctx context.Context) (heard bool, err error) {
 		return false, err
 	}
 	request.Header.Set("Accept", "text/event-stream")
-	response, err := s.client.Do(request)
+	response, err := s.gateway.send(s.client, request, s.pod, nil)
 	if err != nil {
 		return false, err
 	}

@@ -1,10 +1,12 @@
 package idle
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 )
@@ -19,31 +21,27 @@ const (
 
 // Handler serves the whole API, for the agent. It is described in docs/lifecycle-manager.openapi.yaml.
 func Handler(m *Manager) http.Handler {
-	mux := public(m)
+	mux := http.NewServeMux()
 	handle := func(pattern string, f func(*http.Request) (any, error)) { mux.Handle(pattern, endpoint(f)) }
+	handle("GET /v1/status", func(*http.Request) (any, error) { return m.Status(), nil })
+	handle("POST /v1/activity", m.postActivity)
+	handle("POST /v1/snooze", m.postSnooze)
 	handle("PUT /v1/triggers", m.putTriggers)
 	handle("DELETE /v1/triggers", func(*http.Request) (any, error) { return nil, m.UpdateTriggers() })
 	handle("PUT /v1/triggers/{id}", m.putTrigger)
 	handle("DELETE /v1/triggers/{id}", func(r *http.Request) (any, error) { return nil, m.RemoveTrigger(r.PathValue("id")) })
 	handle("POST /v1/leases", m.postLease)
 	handle("DELETE /v1/leases/{id}", func(r *http.Request) (any, error) { return nil, m.RemoveTrigger(r.PathValue("id")) })
+	subscribers := &slots{max: maxOwnSubscribers}
+	events := func(w http.ResponseWriter, r *http.Request) { serveEvents(w, r, m, subscribers, false) }
+	mux.HandleFunc("GET /v1/events", events)
+	mux.HandleFunc("GET /metrics", m.serveMetrics)
 	return mux
 }
 
 // PublicHandler serves the part that the gateway may use over the network: it sees, and it may keep the agent for a while,
-// but not for ever.
-func PublicHandler(m *Manager) http.Handler { return public(m) }
-
-func public(m *Manager) *http.ServeMux {
-	mux := http.NewServeMux()
-	handle := func(pattern string, f func(*http.Request) (any, error)) { mux.Handle(pattern, endpoint(f)) }
-	handle("GET /v1/status", func(*http.Request) (any, error) { return m.Status(), nil })
-	handle("POST /v1/activity", m.postActivity)
-	handle("POST /v1/snooze", m.postSnooze)
-	mux.HandleFunc("GET /v1/events", m.serveEvents)
-	mux.HandleFunc("GET /metrics", m.serveMetrics)
-	return mux
-}
+// but not for ever. It takes that from everybody; ServeNetwork can tell the gateway from others.
+func PublicHandler(m *Manager) http.Handler { return newNetwork(m, nil, slog.New(slog.DiscardHandler)) }
 
 // endpoint answers with JSON, or with 204 if there is nothing to say.
 type endpoint func(*http.Request) (any, error)
@@ -64,6 +62,8 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func codeOf(err error) int {
 	switch {
+	case errors.Is(err, ErrUnauthorized):
+		return http.StatusUnauthorized
 	case errors.Is(err, ErrStopping):
 		return http.StatusConflict
 	case errors.Is(err, ErrSnoozeSpent), errors.Is(err, ErrTooMany):
@@ -188,26 +188,37 @@ func fromSeconds(s float64) time.Duration {
 	return time.Duration(max(-1, min(s, maxDuration.Seconds())) * float64(time.Second))
 }
 
-// serveEvents streams events (SSE) until the client hangs up.
-func (m *Manager) serveEvents(w http.ResponseWriter, r *http.Request) {
-	flusher := http.NewResponseController(w)
+// serveEvents streams events (SSE) until the client hangs up, takes too long to read, or gives its place to another one.
+func serveEvents(w http.ResponseWriter, r *http.Request, m *Manager, subscribers *slots, signed bool) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	place := subscribers.acquire(remote(r), signed, cancel)
+	if place == nil {
+		w.Header().Set("Retry-After", "30")
+		writeJSON(w, http.StatusServiceUnavailable,
+			map[string]string{"error": fmt.Sprintf("there are %d streams of events already, and the most are of this address", subscribers.max)})
+		return
+	}
+	defer place.release()
+	controller := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	events, cancel := m.Subscribe()
-	defer cancel()
+	events, unsubscribe := m.Subscribe()
+	defer unsubscribe()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
-		var err error
+		var write func() error
 		select {
-		case <-r.Context().Done():
+		case <-ctx.Done():
 			return
 		case <-beat.C:
-			_, err = io.WriteString(w, ": alive\n\n")
+			write = func() error { _, err := io.WriteString(w, ": alive\n\n"); return err }
 		case e := <-events:
-			err = writeEvent(w, e)
+			write = func() error { return writeEvent(w, e) }
 		}
-		if err != nil || flusher.Flush() != nil {
+		_ = controller.SetWriteDeadline(time.Now().Add(writeTimeout)) // a recorder in a test has none
+		if write() != nil || controller.Flush() != nil {
 			return
 		}
 	}

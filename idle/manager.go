@@ -32,6 +32,10 @@ const (
 	maxKeeps = 1000
 	maxID    = 253
 
+	// maxReason bounds the reason of a trigger, in bytes. A longer one is cut, since to refuse it would take the trigger
+	// from an agent that works.
+	maxReason = 1024
+
 	minLease = time.Second
 	maxLease = 24 * time.Hour
 )
@@ -183,10 +187,14 @@ func (m *Manager) RecordActivity(source string) error {
 	})
 }
 
-// AddTrigger keeps the agent alive until the trigger is removed. Adding it again changes the reason.
+// AddTrigger keeps the agent alive until the trigger is removed. Adding it again changes the reason, of which 1024 bytes
+// are kept.
 func (m *Manager) AddTrigger(id, reason string) error {
 	if err := checkID(id); err != nil {
 		return err
+	}
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
 	}
 	return m.change(func(now time.Time) error { return m.keep(id, keep{since: now, reason: reason}, now) })
 }

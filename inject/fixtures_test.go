@@ -36,6 +36,10 @@ type fixture struct {
 	NoSidecar            bool `json:"noSidecar"`
 	StoredWithoutSidecar bool `json:"storedWithoutSidecar"`
 
+	// ActivityKey is the gateway's key as the server knows it, StoredActivityKey as it knew it when what is stored was injected.
+	ActivityKey       string `json:"activityKey"`
+	StoredActivityKey string `json:"storedActivityKey"`
+
 	// Plain says that what is stored was never injected.
 	Plain bool `json:"plain"`
 
@@ -67,8 +71,9 @@ func TestFixtures(t *testing.T) {
 			if f.Why == "" {
 				t.Error("why: the fixture does not say what it shows")
 			}
-			opts := inject.Options{RestartRules: f.RestartRules}
+			opts := inject.Options{RestartRules: f.RestartRules, ActivityKey: f.StoredActivityKey}
 			stored := f.stored(t, dir, opts)
+			opts.ActivityKey = f.ActivityKey
 			got := run(t, injectorOf(t, f.Namespace, sidecarImage, f.NoSidecar), f.input(t, dir, stored), stored, opts)
 
 			golden(t, filepath.Join(dir, "patch.json"), patchLines(t, got.patch))

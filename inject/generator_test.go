@@ -80,7 +80,7 @@ func (g *generator) container() object {
 }
 
 func (g *generator) env() object {
-	name := pick(g, lifecycle.EnvUserType, lifecycle.EnvIdleTimeoutMinutes, lifecycle.EnvEnableIdleShutdown, "A", "B")
+	name := pick(g, lifecycle.EnvUserType, lifecycle.EnvIdleTimeoutMinutes, lifecycle.EnvEnableIdleShutdown, lifecycle.EnvActivityKey, "A", "B")
 	e := object{"name": name, "novelty": nil}
 	g.maybe(e, "value", "", "1", "true")
 	return e

@@ -29,6 +29,10 @@ type Config struct {
 type Options struct {
 	// RestartRules says that the API server keeps container restart rules. It decides where the policy says auto.
 	RestartRules bool
+
+	// ActivityKey is the public half of the key by which the gateway signs, as lifecycle.EnvActivityKey has it; empty
+	// while there is none, or it is not known.
+	ActivityKey string
 }
 
 // Injector brings Deployments to what belongs in one profile's namespaces. It is safe for concurrent use.
@@ -40,16 +44,16 @@ type Injector struct {
 }
 
 type partsKey struct {
-	userType lifecycle.UserType
-	opts     Options
+	userType     lifecycle.UserType
+	restartRules bool
 }
 
 // New returns an Injector. The configuration is taken as validated.
 func New(c Config) *Injector {
 	in := &Injector{config: c, parts: map[partsKey]Parts{}}
 	for _, t := range append(lifecycle.UserTypes(), unknownUserType) {
-		for _, opts := range []Options{{RestartRules: false}, {RestartRules: true}} {
-			in.parts[partsKey{t, opts}] = newParts(&in.config, t, opts)
+		for _, rules := range []bool{false, true} {
+			in.parts[partsKey{t, rules}] = newParts(&in.config, t, rules)
 		}
 	}
 	return in
@@ -59,16 +63,17 @@ func New(c Config) *Injector {
 // a tier is injected.
 const unknownUserType lifecycle.UserType = ""
 
-// Parts returns what is injected today into an agent of a user type. AgentEnv is empty for what is no user type.
+// Parts returns what is injected today into every agent of a user type. AgentEnv is empty for what is no user type. What
+// comes with the gateway's key is ActivityEnv.
 func (in *Injector) Parts(t lifecycle.UserType) Parts {
-	return in.canonical(t, Options{})
+	return in.canonical(t, false)
 }
 
-func (in *Injector) canonical(t lifecycle.UserType, opts Options) Parts {
-	if p, ok := in.parts[partsKey{t, opts}]; ok {
+func (in *Injector) canonical(t lifecycle.UserType, restartRules bool) Parts {
+	if p, ok := in.parts[partsKey{t, restartRules}]; ok {
 		return p
 	}
-	return in.parts[partsKey{unknownUserType, opts}]
+	return in.parts[partsKey{unknownUserType, restartRules}]
 }
 
 // Deployment brings d to what belongs in the cluster, in place. It returns the JSON patch that does the same to the
@@ -85,21 +90,21 @@ func (in *Injector) canonical(t lifecycle.UserType, opts Options) Parts {
 // to deny.
 func (in *Injector) Deployment(d, old *appsv1.Deployment, opts Options) ([]jsonpatch.Operation, []string) {
 	if old == nil {
-		return in.inject(d, nil, in.canonical(in.userType(d, nil), opts))
+		return in.inject(d, nil, in.canonical(in.userType(d, nil), opts.RestartRules).withActivityKey(opts.ActivityKey, nil))
 	}
 	if sameIdentity(d, old) &&
 		workload.Equal(&d.Spec.Template, &old.Spec.Template) &&
 		workload.Equal(&d.Spec.Strategy, &old.Spec.Strategy) {
 		return nil, nil
 	}
-	parts := in.canonical(in.userType(d, old), opts)
+	parts := in.canonical(in.userType(d, old), opts.RestartRules)
 	restored := d.DeepCopy()
 	patch, warnings := in.inject(restored, old, parts.asAccepted(old, in.config.AcceptsSidecar))
 	if workload.Equal(&restored.Spec.Template, &old.Spec.Template) {
 		*d = *restored
 		return patch, warnings
 	}
-	return in.inject(d, old, parts)
+	return in.inject(d, old, parts.withActivityKey(opts.ActivityKey, old))
 }
 
 // sameIdentity says whether the labels that identify an agent are unchanged.

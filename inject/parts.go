@@ -35,7 +35,7 @@ type Parts struct {
 }
 
 // newParts returns the parts that the policy asks for today.
-func newParts(config *Config, t lifecycle.UserType, opts Options) Parts {
+func newParts(config *Config, t lifecycle.UserType, restartRules bool) Parts {
 	p := Parts{
 		userType:   t,
 		Sidecar:    sidecarContainer(config.Sidecar),
@@ -50,7 +50,7 @@ func newParts(config *Config, t lifecycle.UserType, opts Options) Parts {
 		return p.WithoutSidecar()
 	}
 	rules := config.RestartRules == v1alpha1.RestartRulesOn ||
-		config.RestartRules != v1alpha1.RestartRulesOff && opts.RestartRules
+		config.RestartRules != v1alpha1.RestartRulesOff && restartRules
 	if ok && rules && tier.Shutdown == v1alpha1.ShutdownWhenIdle {
 		p.RestartRules = restartUnlessIdle()
 	}
@@ -103,7 +103,7 @@ func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image s
 		}
 		env = append(env, want)
 	}
-	p.AgentEnv = env
+	p.AgentEnv = append(env, storedActivityEnv(stored)...)
 	// Rules of the user's own were not injected, and who takes them out wants them gone.
 	p.RestartRules = nil
 	if rules := restartUnlessIdle(); workload.Equal(&c.RestartPolicyRules, &rules) {

@@ -193,6 +193,7 @@ var ownNames = []string{
 	lifecycle.SidecarContainer, lifecycle.RunVolume, lifecycle.TokenVolume, lifecycle.EnvUserType,
 	lifecycle.EnvEnableIdleShutdown, lifecycle.EnvIdleTimeoutMinutes, lifecycle.EnvIdleCheckIntervalSeconds,
 	lifecycle.EnvIdleWarningSeconds, lifecycle.EnvIdleSnoozeMaxMinutes, lifecycle.EnvIdleGraceSeconds,
+	lifecycle.EnvActivityKey, lifecycle.EnvActivityAudience,
 }
 
 // misuse says why an operation is not ours to make; empty if it is.

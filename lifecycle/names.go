@@ -113,6 +113,13 @@ const (
 	EnvIdleGraceSeconds = "IDLE_GRACE_SECONDS"
 
 	EnvEnableIdleShutdown = "ENABLE_IDLE_SHUTDOWN"
+
+	// EnvActivityKey is the public half of the key by which the gateway signs what it tells the agent's lifecycle
+	// manager: base64 of the 32 bytes of an Ed25519 key. Absent in agents from before there was a key.
+	EnvActivityKey = "GATEWAY_ACTIVITY_KEY"
+
+	// EnvActivityAudience is whom those signatures are for: the Pod's UID, by downward API.
+	EnvActivityAudience = "GATEWAY_ACTIVITY_AUDIENCE"
 )
 
 // ExitIdle is the exit code by which an agent says that it stopped because it was idle. It asks for the deletion of

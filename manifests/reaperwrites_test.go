@@ -83,6 +83,14 @@ func testReaperWrites(t *testing.T, cp *controlplane.ControlPlane) {
 		ca := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "lifecycle-webhook-ca"}, Type: corev1.SecretTypeTLS,
 			Data: map[string][]byte{"tls.crt": nil, "tls.key": nil}}
 		tryAll(t, server, []attempt{{"the server's CA", createSecret(ca), ""}})
+		keys := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "lifecycle-keys"}, Type: corev1.SecretTypeOpaque}
+		token := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "lifecycle-keys", Annotations: map[string]string{
+			corev1.ServiceAccountNameKey: "gateway",
+		}}, Type: corev1.SecretTypeServiceAccountToken}
+		tryAll(t, server, []attempt{
+			{"the installation's keys", createSecret(keys), ""},
+			{"a token by their name", createSecret(token), "the reaper creates and deletes archives here"},
+		})
 	})
 }
 

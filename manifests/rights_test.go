@@ -58,6 +58,11 @@ var (
 		"dexorder-system: get configmaps named lifecycle-rules",
 		"dexorder-system: update configmaps named lifecycle-rules",
 	}
+	// The Secret is made once, and told agents of.
+	rightsToKeys = []string{
+		"dexorder-system: create secrets",
+		"dexorder-system: get secrets named lifecycle-keys",
+	}
 	rightsToReap = []string{
 		"cluster: create events", "cluster: patch events",
 		"cluster: get apps/daemonsets", "cluster: list apps/daemonsets", "cluster: watch apps/daemonsets",
@@ -158,7 +163,7 @@ var (
 
 func TestRights(t *testing.T) {
 	forEachInstallation(t, func(t *testing.T, in installed) {
-		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToRules, rightsToReadRegistrations, rightsToKeep)
+		server := slices.Concat(rightsToFacts, rightsToBreaker, rightsToRules, rightsToReadRegistrations, rightsToKeep, rightsToKeys)
 		if in.name != withCertManager {
 			server = append(server, rightsToKeepCertificates...)
 		}

@@ -2,9 +2,9 @@ package policy
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
-	"unicode"
+
+	"github.com/dexorder/agent-lifecycle/internal/terminal"
 )
 
 // maxMessage bounds a message in bytes: the API server passes it on into events, logs and terminals.
@@ -68,17 +68,7 @@ func isLabel(labels map[string]string, key string) string {
 }
 
 // Printable escapes what a text from elsewhere may hold that does not belong on a line of a terminal.
-func Printable(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-			continue
-		}
-		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-	}
-	return b.String()
-}
+func Printable(s string) string { return terminal.Printable(s) }
 
 // quoted lists names for a message.
 func quoted(names []string) string {

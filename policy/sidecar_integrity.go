@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -195,8 +196,13 @@ func (c *integrityCheck) agentContainer() {
 	}
 	agent := &c.template.Spec.Containers[c.agent]
 	field := fmt.Sprintf("%s[%d]", c.template.Field("spec.containers"), c.agent)
-	for i := range c.parts.AgentEnv {
-		want, times := &c.parts.AgentEnv[i], 0
+	// An agent may lack what comes with the gateway's key: it is older than the key, or was admitted by an older server.
+	optional := inject.ActivityEnv()
+	for i, env := range slices.Concat(c.parts.AgentEnv, optional) {
+		want, times, reason := &env, 0, "as the agent's tier has it"
+		if i >= len(c.parts.AgentEnv) {
+			reason = "as it is injected"
+		}
 		var got *corev1.EnvVar
 		for j := range agent.Env {
 			if agent.Env[j].Name == want.Name {
@@ -205,13 +211,14 @@ func (c *integrityCheck) agentContainer() {
 			}
 		}
 		switch {
+		case times == 0 && i >= len(c.parts.AgentEnv):
 		case times != 1:
 			c.add(field+".env", "container %q must have %s once, has it %d times", agent.Name, want.Name, times)
 		case want.ValueFrom == nil && got.ValueFrom == nil:
 			// Which value a tier has may be another server's, or an earlier, policy; see sidecarLike.
 		case !workload.Equal(got, want) && !c.isStoredEnv(agent.Name, *got):
-			c.add(field+".env", "container %q: %s is %s, must be %s as the agent's tier has it", agent.Name, want.Name,
-				envValue(*got), envValue(*want))
+			c.add(field+".env", "container %q: %s is %s, must be %s %s", agent.Name, want.Name,
+				envValue(*got), envValue(*want), reason)
 		}
 	}
 	for i := range agent.VolumeMounts {

@@ -89,7 +89,8 @@ type RuleTimes interface {
 	RuleTimes(profile string) map[string]policy.RuleTime
 }
 
-// Admission answers AdmissionReviews. All fields are required but RuleTimes. It is safe for concurrent use, and must not be copied.
+// Admission answers AdmissionReviews. All fields but RuleTimes and ActivityKey are required. It is safe for concurrent use, and must
+// not be copied.
 type Admission struct {
 	Policies     PolicySource
 	Facts        FactSource
@@ -102,6 +103,9 @@ type Admission struct {
 
 	// RuleTimes may be nil: then every rule has always been enforced.
 	RuleTimes RuleTimes
+
+	// ActivityKey returns the public half of the key by which the gateway signs, empty while it is not known. Nil: never.
+	ActivityKey func() string
 
 	holds holds
 }

@@ -19,5 +19,8 @@ func (a *Admission) mutate(_ context.Context, t *task) answer {
 		oldDeployment = old.Deployment
 	}
 	options := inject.Options{RestartRules: a.RestartRules.Kept()}
+	if a.ActivityKey != nil {
+		options.ActivityKey = a.ActivityKey()
+	}
 	return patched(t.policy.Inject(t.Namespace, object.Deployment, oldDeployment, options))
 }

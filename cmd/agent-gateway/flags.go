@@ -25,6 +25,7 @@ type flags struct {
 	policy, template     string
 	listen, healthListen string
 	tlsCert, tlsKey      string
+	activityKeys         string
 	kubeconfig           string
 	namespace            string
 	audience             string
@@ -55,6 +56,9 @@ func (f *flags) Define(set *flag.FlagSet) {
 	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP")
 	set.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file` of the API, followed while the gateway runs; empty: plain HTTP")
 	set.StringVar(&f.tlsKey, "tls-key", "", "its key `file`")
+	set.StringVar(&f.activityKeys, "activity-keys", "",
+		"`directory` of the keys activity.key and activity-*.key, by which agents know that activity comes from here; followed while the gateway "+
+			"runs; empty: activity is not signed")
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty: the Pod's own account")
 	set.StringVar(&f.namespace, "agents-namespace", "dexorder-agents", "`namespace` of the agents")
 	set.StringVar(&f.audience, "audience", "agent-gateway", "`audience` that callers' tokens must be for")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -60,6 +61,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
+	keys := newActivityKeys(f.activityKeys, rand.Text(), registry, log)
 	var g *gateway.Gateway
 	publisher, err := newPublisher(f.nats, func() []gateway.Notice { return g.Notices() }, registry, log)
 	if err != nil {
@@ -68,6 +70,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	g, err = gateway.New(gateway.Options{
 		Client: client, Namespace: f.namespace, Template: template, Tiers: policy,
 		DefaultUserType:      lifecycle.UserType(f.userType),
+		Signer:               keys.signer,
 		Authenticator:        gateway.NewTokenReviews(client.AuthenticationV1().TokenReviews(), f.audience, f.allow, time.Now),
 		LoopbackWithoutToken: f.loopback, Announcer: published{publisher, time.Now},
 		WakeTimeout: f.wakeTimeout, Drain: f.drain, Grace: f.grace, Limits: f.limits,
@@ -88,7 +91,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		log.Warn("Nobody may call; --allow says who may")
 	}
 	log.Info("Starting", "version", program.Version(version), "listen", api.Addr().String(), "namespace", f.namespace)
-	components := []program.Component{policy, publisher, program.Health{Listener: health, Gatherer: registry, Ready: func() error {
+	components := []program.Component{policy, publisher, keys, program.Health{Listener: health, Gatherer: registry, Ready: func() error {
 		if ctx.Err() != nil {
 			return errors.New("it is stopping")
 		}

@@ -74,6 +74,7 @@ type breakerFlags struct {
 }
 
 func (b *breakerFlags) run(s streams, action string) int {
+	s = s.forPeople()
 	if b.output != "text" && b.output != "json" {
 		s.fail("--output %q: accepted are text and json", b.output)
 		return exitNotUnderstood

@@ -63,6 +63,7 @@ type deprovisionFlags struct {
 }
 
 func (d *deprovisionFlags) run(s streams, name string) int {
+	s = s.forPeople()
 	if name == "" {
 		s.fail("kubectl agents deprovision: say which role or namespace, such as marketing or agent-marketing")
 		return exitNotUnderstood

@@ -45,6 +45,7 @@ type listFlags struct {
 }
 
 func (l *listFlags) run(s streams) int {
+	s = s.forPeople()
 	ctx, stop := untilInterrupted()
 	defer stop()
 	cluster, judge, _, err := l.connect(ctx)

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/dexorder/agent-lifecycle/internal/terminal"
 )
 
 // Exit codes.
@@ -32,6 +34,13 @@ type streams struct {
 	in  io.Reader
 	out io.Writer
 	err io.Writer
+}
+
+// forPeople returns streams whose output is safe to show. Names, reasons and annotations in it are chosen by agents and tenants, who
+// could hide escape sequences for the operator's terminal in them.
+func (s streams) forPeople() streams {
+	s.out = terminal.NewWriter(s.out)
+	return s
 }
 
 func (s streams) fail(format string, args ...any) {
@@ -72,6 +81,7 @@ Verbs:
 `
 
 func run(args []string, s streams) int {
+	s.err = terminal.NewWriter(s.err)
 	name, rest := "", args
 	if len(args) > 0 {
 		name, rest = args[0], args[1:]

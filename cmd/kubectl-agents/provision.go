@@ -108,6 +108,7 @@ func (p *provisionFlags) run(s streams, role string) int {
 		}
 		return s.exit(err)
 	}
+	s = s.forPeople()
 	c, err := p.provisioner(s)
 	if err != nil {
 		return s.exit(err)

@@ -54,6 +54,7 @@ type restoreFlags struct {
 }
 
 func (r *restoreFlags) run(s streams, name string) int {
+	s = s.forPeople()
 	if r.timeout <= 0 {
 		s.fail("--timeout %s: accepted is a positive duration, such as 5m", r.timeout)
 		return exitNotUnderstood

@@ -107,6 +107,7 @@ func bindIdleFor(flags *pflag.FlagSet, idleFor *time.Duration) {
 }
 
 func (r *rollFlags) run(s streams) int {
+	s = s.forPeople()
 	every, err := fleet.ParseRate(r.rate)
 	if err != nil {
 		s.fail("--rate: %v", err)

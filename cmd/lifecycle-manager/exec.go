@@ -7,10 +7,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/dexorder/agent-lifecycle/idle"
 	"github.com/dexorder/agent-lifecycle/idle/supervisor"
@@ -73,7 +71,7 @@ func execute(args []string, stdout io.Writer) (int, error) {
 // runs all the same.
 func serve(manager *idle.Manager, own net.Listener, listen string, log *slog.Logger) {
 	if own != nil {
-		go serveOn(own, idle.Handler(manager), log)
+		go serveOn(own, func(l net.Listener) error { return idle.ServeSocket(l, manager) }, log)
 	}
 	if listen == "" {
 		return
@@ -83,12 +81,16 @@ func serve(manager *idle.Manager, own net.Listener, listen string, log *slog.Log
 		log.Warn("The network cannot be served", "listen", listen, "error", err)
 		return
 	}
-	go serveOn(listener, idle.PublicHandler(manager), log)
+	verifier, err := idle.GatewayVerifier(os.Getenv)
+	if err != nil {
+		// Activity that cannot be told from the gateway's is taken: else an agent in use would be stopped.
+		log.Error("The gateway's key is not understood: unsigned activity from the network is taken", "error", err)
+	}
+	go serveOn(listener, func(l net.Listener) error { return idle.ServeNetwork(l, manager, verifier, log) }, log)
 }
 
-func serveOn(listener net.Listener, handler http.Handler, log *slog.Logger) {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
-	if err := server.Serve(listener); err != nil {
+func serveOn(listener net.Listener, serve func(net.Listener) error, log *slog.Logger) {
+	if err := serve(listener); err != nil {
 		log.Warn("Serving has ended", "address", listener.Addr().String(), "error", err)
 	}
 }

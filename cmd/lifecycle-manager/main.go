@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dexorder/agent-lifecycle/idle"
+	"github.com/dexorder/agent-lifecycle/internal/terminal"
 )
 
 // version is set when the program is built.
@@ -50,7 +51,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "lifecycle-manager: %v; see lifecycle-manager --help\n", err)
 		os.Exit(2)
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "lifecycle-manager:", err)
+		fmt.Fprintln(os.Stderr, "lifecycle-manager:", terminal.PrintableLines(err.Error()))
 		os.Exit(1)
 	}
 	os.Exit(code)
@@ -216,27 +217,32 @@ func status(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	if output == "json" {
-		encoder := json.NewEncoder(stdout)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(s)
+		encoded, err := json.MarshalIndent(s, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "%s\n", terminal.PrintableJSON(encoded))
+		return err
 	}
 	return printStatus(stdout, &s)
 }
 
+// printStatus writes a status for people. What is in it the agent chooses, down to the program at the other end of the socket (hole H18).
 func printStatus(to io.Writer, s *idle.Status) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s since %s\n", s.State, s.Since.Local().Format(time.RFC3339))
-	fmt.Fprintf(&b, "last activity: %s, %s\n", s.LastActivity.Source, s.LastActivity.At.Local().Format(time.RFC3339))
+	shown := terminal.Printable
+	fmt.Fprintf(&b, "%s since %s\n", shown(string(s.State)), s.Since.Local().Format(time.RFC3339))
+	fmt.Fprintf(&b, "last activity: %s, %s\n", shown(s.LastActivity.Source), s.LastActivity.At.Local().Format(time.RFC3339))
 	if s.Deadline != nil {
 		fmt.Fprintf(&b, "stops at %s unless something happens\n", s.Deadline.Local().Format(time.RFC3339))
 	}
 	for _, k := range s.KeptAliveBy {
-		fmt.Fprintf(&b, "kept alive by %s", k.Kind)
+		fmt.Fprintf(&b, "kept alive by %s", shown(k.Kind))
 		if k.ID != "" {
-			fmt.Fprintf(&b, " %s", k.ID)
+			fmt.Fprintf(&b, " %s", shown(k.ID))
 		}
 		if k.Reason != "" {
-			fmt.Fprintf(&b, " (%s)", k.Reason)
+			fmt.Fprintf(&b, " (%s)", shown(k.Reason))
 		}
 		fmt.Fprintf(&b, " since %s", k.Since.Local().Format(time.RFC3339))
 		if k.Until != nil {
@@ -253,7 +259,7 @@ func events(ctx context.Context, args []string, stdout io.Writer) error {
 	if words, _, err := parse(flagSet("events", &runDir), args, stdout); err != nil || len(words) > 0 {
 		return errors.Join(err, unexpected(words))
 	}
-	err := idle.NewClient(socket(runDir)).Events(ctx, stdout)
+	err := idle.NewClient(socket(runDir)).Events(ctx, terminal.NewWriter(stdout))
 	if ctx.Err() != nil {
 		return nil
 	}

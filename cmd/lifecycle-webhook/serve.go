@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 	"github.com/dexorder/agent-lifecycle/enforcement"
 	"github.com/dexorder/agent-lifecycle/internal/program"
 	"github.com/dexorder/agent-lifecycle/keep"
+	"github.com/dexorder/agent-lifecycle/keys"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/webhook"
 )
@@ -78,6 +80,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		return fmt.Errorf("client: %w", err)
 	}
 	keeper := keep.New(registrations, log)
+	activityKeys := keys.New(core.Secrets(f.namespace), rand.Reader, log)
 	events := webhook.NewEvents(core, instance(), metrics, log)
 	circuitBreaker := newBreaker(core, f.namespace, policies, registry, log)
 	apps, err := clientappsv1.NewForConfig(config)
@@ -96,7 +99,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	server, err := webhook.NewServer(webhook.Options{
 		Admission: &webhook.Admission{
 			Policies: policies, Facts: cluster, Callers: cluster, RestartRules: restartRules, Breaker: circuitBreaker, Announcer: events,
-			Metrics: metrics, Logger: log, RuleTimes: rules,
+			Metrics: metrics, Logger: log, RuleTimes: rules, ActivityKey: activityKeys.ActivityKey,
 		},
 		GetCertificate: certificate.GetCertificate,
 		Gatherer:       registry,
@@ -107,6 +110,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 			{Name: "rules", Run: func() error { return errors.Join(policies.AuditedOnly(), rules.Check()) }, Notice: true},
 			{Name: "coverage", Run: coverage.Check, Notice: true},
 			{Name: "keep", Run: keeper.Check, Notice: true},
+			{Name: "keys", Run: activityKeys.Check, Notice: true},
 		},
 		MaxBody: f.maxBody, MaxInFlight: f.maxInFlight, DrainDelay: f.drainDelay,
 	})
@@ -117,7 +121,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events, keeper, rules}
+	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events, keeper, rules, activityKeys}
 	if f.reaper {
 		r, parts, err := newReaper(&f.reaping, reaperParts{
 			config: config, core: core, namespace: f.namespace, policies: policies, breaker: circuitBreaker, registry: registry, log: log,
