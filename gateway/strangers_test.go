@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,7 +91,8 @@ func (onlyGood) Authenticate(_ context.Context, token string, source netip.Addr)
 // Who opens connections and says nothing closes his own, and not those of callers who have shown a good token.
 func TestSilentConnections(t *testing.T) {
 	g, _ := newGateway(t, "127.0.0.1:1", func(o *Options) { o.Authenticator = onlyGood{} })
-	g.strangers = newStrangers(10, 5, func() {})
+	var closed atomic.Int64
+	g.strangers = newStrangers(10, 5, func() { closed.Add(1) })
 	address := strings.TrimPrefix(serveGateway(t, g), "http://")
 	dial := func() net.Conn {
 		conn, err := net.Dial("tcp", address)
@@ -121,6 +123,10 @@ func TestSilentConnections(t *testing.T) {
 	for i := range silent {
 		silent[i] = dial()
 	}
+	waitFor(t, "silent connections stand", func() bool { return closed.Load() >= 15 })
+	if n := closed.Load(); n != 15 {
+		t.Errorf("%d were closed, want 15", n)
+	}
 	for i, conn := range silent[:15] {
 		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("connection %d of 20 stands: %v", i, err)
@@ -131,7 +137,7 @@ func TestSilentConnections(t *testing.T) {
 	}
 }
 
-// A stranger is answered without waiting for his body, and the connection ends.
+// Who is refused is answered without waiting for his body, and the connection ends.
 func TestStrangersBody(t *testing.T) {
 	g, _ := newGateway(t, "127.0.0.1:1", func(o *Options) { o.Authenticator = onlyGood{} }, readyAgent("alice", lifecycle.Free)...)
 	address := strings.TrimPrefix(serveGateway(t, g), "http://")
@@ -142,6 +148,7 @@ func TestStrangersBody(t *testing.T) {
 		{"/v1/agents/alice/connect/", "bad", http.StatusUnauthorized},
 		{"/v1/agents/alice/connect/", "busy", http.StatusTooManyRequests},
 		{"/nothing", "bad", http.StatusNotFound},
+		{"/v1/agents/nobody/connect/", "good", http.StatusNotFound},
 		{"/v1/agents/alice/connect/%zz", "good", http.StatusBadRequest},
 		{"/v1/agents/" + strings.Repeat("u", maxUser+1), "good", http.StatusBadRequest},
 	} {
