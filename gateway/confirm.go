@@ -24,10 +24,11 @@ const (
 // a watch may be late: what is for one user must not reach another. So the API server is asked, now and then. Where it does
 // not answer, a Pod that speaks is enough: its stream of events would have ended with it.
 func (g *Gateway) confirm(ctx context.Context, pod *corev1.Pod) error {
-	if g.confirmed.lately(pod.UID) {
+	at := placed{pod.UID, pod.Status.PodIP}
+	if g.confirmed.lately(at) {
 		return nil
 	}
-	_, err, _ := g.confirmed.flights.Do(string(pod.UID), func() (any, error) {
+	_, err, _ := g.confirmed.flights.Do(string(at.pod)+" "+at.ip, func() (any, error) {
 		// Others wait for the same answer: it must not end with whoever asked first.
 		work, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmTimeout)
 		defer cancel()
@@ -40,33 +41,39 @@ func (g *Gateway) confirm(ctx context.Context, pod *corev1.Pod) error {
 		case now == nil || now.UID != pod.UID || now.Status.PodIP != pod.Status.PodIP || !serving(now):
 			return nil, fmt.Errorf("%w: Pod %s is not there or not ready any more", errLeft, pod.Name)
 		}
-		g.confirmed.note(pod.UID)
+		g.confirmed.note(at)
 		return nil, nil
 	})
 	return err
 }
 
-// confirmations remembers which Pods were there lately.
+// placed is a Pod at an address.
+type placed struct {
+	pod types.UID
+	ip  string
+}
+
+// confirmations remembers which Pods were at their addresses lately.
 type confirmations struct {
 	now     func() time.Time
 	flights singleflight.Group
 
 	mu sync.Mutex
-	at map[types.UID]time.Time
+	at map[placed]time.Time
 }
 
 func newConfirmations(now func() time.Time) *confirmations {
-	return &confirmations{now: now, at: map[types.UID]time.Time{}}
+	return &confirmations{now: now, at: map[placed]time.Time{}}
 }
 
-func (c *confirmations) lately(pod types.UID) bool {
+func (c *confirmations) lately(pod placed) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at, has := c.at[pod]
 	return has && c.now().Sub(at) < confirmEvery
 }
 
-func (c *confirmations) note(pod types.UID) {
+func (c *confirmations) note(pod placed) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.at) >= maxBuckets {

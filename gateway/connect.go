@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"sync/atomic"
+	"time"
 )
 
 // errSent is a request that may have reached the agent.
@@ -30,8 +32,10 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 	defer conn.Close()
 	g.touch(user)
 	proxy := &httputil.ReverseProxy{
-		Transport:     once(conn),
+		Transport:     once(conn, g.options.Limits.HeaderTimeout),
 		FlushInterval: -1,
+		// How an agent breaks off an answer is its own affair, and not for the log, which is JSON.
+		ErrorLog: slog.NewLogLogger(g.options.Logger.Handler(), slog.LevelDebug),
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = &url.URL{
 				Scheme: "http", Host: fmt.Sprintf("%s.%s.svc:%d", Name(user), g.options.Namespace, g.servicePort),
@@ -49,20 +53,20 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 			g.fail(w, r, err)
 		},
 	}
-	proxy.ServeHTTP(w, r)
+	proxy.ServeHTTP(w, r.WithContext(limitInformational(r.Context(), g.options.Now)))
 }
 
 // once is a transport for one request. The transport of package http sends again what it takes for idempotent, where a
 // connection that was in use before turns out to be dead; one that is new is never in doubt.
-func once(conn net.Conn) *http.Transport {
+func once(conn net.Conn, headerTimeout time.Duration) *http.Transport {
 	var dialled atomic.Bool
-	return &http.Transport{
-		DisableKeepAlives: true, DisableCompression: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
+	return transport{
+		headerTimeout: headerTimeout,
+		dial: func(context.Context, string, string) (net.Conn, error) {
 			if dialled.Swap(true) {
 				return nil, errSent
 			}
 			return conn, nil
 		},
-	}
+	}.open()
 }

@@ -47,10 +47,10 @@ func (g *Gateway) dial(ctx context.Context, user string) (net.Conn, error) {
 			return conn, nil
 		}
 	}
-	release, ok := g.limiter.hold(s.UserType)
+	release, ok := g.limiter.held.take(s.UserType)
 	if !ok {
 		g.options.Metrics.limited.WithLabelValues(limitedHeld).Inc()
-		return nil, fmt.Errorf("%w: %d wait for their agents", errLimited, len(g.limiter.held))
+		return nil, fmt.Errorf("%w: %d wait for their agents", errLimited, len(g.limiter.held.all))
 	}
 	defer release()
 	began := g.options.Now()

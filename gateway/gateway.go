@@ -102,6 +102,8 @@ type Gateway struct {
 	flights singleflight.Group
 	touched *touches
 	nonces  *nonces
+	// strangers are the connections on which nobody has shown a good token.
+	strangers *strangers
 	// confirmed are the Pods that were asked for lately.
 	confirmed *confirmations
 
@@ -129,11 +131,14 @@ func New(options Options) (*Gateway, error) {
 		confirmed: newConfirmations(options.Now), draining: make(chan struct{}),
 		port: sample.podPort(), servicePort: sample.service.Spec.Ports[0].Port,
 	}
+	g.strangers = newStrangers(maxStrangers, maxStrangersFromSource, func() {
+		options.Metrics.limited.WithLabelValues(limitedStrangers).Inc()
+	})
 	g.watcher = newWatcher(g)
 	if g.fleet, err = newFleet(options.Client, options.Namespace, g.watcher.follow); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	options.Metrics.states, options.Metrics.waiting = g.fleet.count, func() int { return len(g.limiter.held) }
+	options.Metrics.states, options.Metrics.waiting = g.fleet.count, func() int { return len(g.limiter.held.all) }
 	return g, nil
 }
 

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -30,6 +28,9 @@ const (
 	maxBody     = 64 << 10
 	readTimeout = 10 * time.Second
 
+	// restTimeout is for what is left of a body when the request has been answered.
+	restTimeout = time.Second
+
 	// maxHeader bounds a request's headers, in bytes.
 	maxHeader = 32 << 10
 )
@@ -39,6 +40,10 @@ func (g *Gateway) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		counted := &recorder{ResponseWriter: w}
 		route := g.route(counted, r)
+		if r.ContentLength != 0 {
+			// Package http reads what is left of a body, and a caller who does not send it would keep the connection for ever.
+			_ = http.NewResponseController(counted).SetReadDeadline(time.Now().Add(restTimeout)) // one that was taken over has none
+		}
 		if counted.code == 0 {
 			counted.code = http.StatusOK
 		}
@@ -55,6 +60,10 @@ var routes = map[string][]string{
 // route answers a request and returns what it was for. The path is taken apart as it was sent: an id may hold slashes and
 // dots, and what is for the agent is not to be cleaned.
 func (g *Gateway) route(w http.ResponseWriter, r *http.Request) string {
+	if r.ContentLength != 0 {
+		// The body of a request that is refused is not read: package http would wait for it before it sends the answer.
+		w.Header().Set("Connection", "close")
+	}
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), pathPrefix)
 	escaped, rest, _ := strings.Cut(rest, "/")
 	verb, rest, _ := strings.Cut(rest, "/")
@@ -76,6 +85,7 @@ func (g *Gateway) route(w http.ResponseWriter, r *http.Request) string {
 		g.fail(w, r, err)
 		return route
 	}
+	g.strangers.trust(r.Context())
 	user, err := url.PathUnescape(escaped)
 	if err == nil {
 		err = checkUser(user)
@@ -84,9 +94,12 @@ func (g *Gateway) route(w http.ResponseWriter, r *http.Request) string {
 		g.fail(w, r, fmt.Errorf("%w: %w", errRequest, err))
 		return route
 	}
-	if !g.admit(w, user) {
+	release, ok := g.admit(w, r, user)
+	if !ok {
 		return route
 	}
+	defer release()
+	w.Header().Del("Connection")
 	switch verb {
 	case "connect":
 		g.connect(w, r, user, rest)
@@ -131,35 +144,44 @@ func (g *Gateway) authenticate(r *http.Request) error {
 	case !has || token == "":
 		return fmt.Errorf("%w: there is none; send Authorization: Bearer TOKEN", ErrToken)
 	}
-	_, err := g.options.Authenticator.Authenticate(r.Context(), token)
+	_, err := g.options.Authenticator.Authenticate(r.Context(), token, addressOf(r.RemoteAddr))
+	if errors.Is(err, ErrBusy) {
+		g.options.Metrics.limited.WithLabelValues(limitedTokens).Inc()
+	}
 	return err
 }
 
 // fromLoopback says whether the caller is on this machine, and no proxy that speaks for somebody else.
 func fromLoopback(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" {
+	if r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" {
 		return false
 	}
-	address, err := netip.ParseAddr(host)
-	return err == nil && address.Unmap().IsLoopback()
+	return addressOf(r.RemoteAddr).Unmap().IsLoopback()
 }
 
-// admit answers for users who ask too much.
-func (g *Gateway) admit(w http.ResponseWriter, user string) bool {
+// admit answers for users who ask too much. release must be called when the request is done.
+func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, user string) (release func(), ok bool) {
 	s, _ := g.fleet.look(Name(user))
 	userType := s.UserType
 	if userType == "" {
 		userType = g.options.DefaultUserType
 	}
 	wait, ok := g.limiter.request(user, userType)
-	if ok {
-		return true
+	if !ok {
+		g.options.Metrics.limited.WithLabelValues(limitedRequest).Inc()
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+		problem{
+			Status: http.StatusTooManyRequests, Code: "limit", Detail: fmt.Sprintf("too many requests for this user, of user type %s", userType),
+		}.write(w)
+		return nil, false
 	}
-	g.options.Metrics.limited.WithLabelValues(limitedRequest).Inc()
-	w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
-	problem{Status: http.StatusTooManyRequests, Code: "limit", Detail: fmt.Sprintf("too many requests for this user, of user type %s", userType)}.write(w)
-	return false
+	release, limit, err := g.limiter.connect(user, userType)
+	if err != nil {
+		g.options.Metrics.limited.WithLabelValues(limit).Inc()
+		g.fail(w, r, err)
+		return nil, false
+	}
+	return release, true
 }
 
 func (g *Gateway) put(w http.ResponseWriter, r *http.Request, user string) error {

@@ -30,8 +30,21 @@ type Limits struct {
 	// open.
 	Held, Streams int
 
+	// Listened is to how many agents the gateway listens at once, at some 25 KiB each. Of others it knows what the kubelet says.
+	Listened int
+
+	// Connections is how many requests of one user may be under way at once, streams and upgraded connections included, by user type
+	// as Requests; Connected is that of all users together, of one user type half of it. A type that is missing has no bound
+	// for one user.
+	Connections map[lifecycle.UserType]int
+	Connected   int
+
 	// Body is the longest body that is delivered to an agent, in bytes.
 	Body int64
+
+	// HeaderTimeout is how long an agent may take to begin its answer to a user's request. It is there for requests that nobody waits for
+	// any more: the user's patience and Connections end the others. 0 is no bound.
+	HeaderTimeout time.Duration
 }
 
 // DefaultLimits returns Limits for a fleet of some thousand agents.
@@ -43,7 +56,10 @@ func DefaultLimits() Limits {
 		Wakes: map[lifecycle.UserType]Rate{
 			lifecycle.Anonymous: {5, 20}, lifecycle.Free: {10, 40}, lifecycle.Paid: {20, 80}, lifecycle.Enterprise: {20, 80},
 		},
-		Held: 2000, Streams: 5000, Body: 64 << 20,
+		Connections: map[lifecycle.UserType]int{
+			lifecycle.Anonymous: 50, lifecycle.Free: 100, lifecycle.Paid: 200, lifecycle.Enterprise: 500,
+		},
+		Held: 2000, Streams: 5000, Connected: 10_000, Listened: 12_000, Body: 64 << 20, HeaderTimeout: time.Hour,
 	}
 }
 
@@ -51,16 +67,53 @@ func DefaultLimits() Limits {
 const maxBuckets = 20_000
 
 type limiter struct {
-	limits        Limits
-	now           func() time.Time
-	wakes         map[lifecycle.UserType]*rate.Limiter
-	held, streams chan struct{}
+	limits  Limits
+	now     func() time.Time
+	wakes   map[lifecycle.UserType]*rate.Limiter
+	streams chan struct{}
 
-	// heldOf are the places of each user type; those of agents that have gone, whose type is not known yet, are of none.
-	heldOf map[lifecycle.UserType]chan struct{}
+	// held are the places of requests that wait for their agents, connected those of all that are under way.
+	held, connected *places
 
 	mu      sync.Mutex
 	buckets map[bucket]*rate.Limiter
+
+	// connections counts what is under way, by user; who has nothing is not in it.
+	connections map[string]int
+}
+
+// places are shared by all user types, of which none takes more than half.
+type places struct {
+	all chan struct{}
+
+	// of are the places of each user type; agents that have gone, whose type is not known yet, use "".
+	of map[lifecycle.UserType]chan struct{}
+}
+
+func newPlaces(n int) *places {
+	p := &places{all: make(chan struct{}, n), of: map[lifecycle.UserType]chan struct{}{}}
+	for _, userType := range append(lifecycle.UserTypes(), "") {
+		p.of[userType] = make(chan struct{}, (n+1)/2)
+	}
+	return p
+}
+
+// take takes a place, if there is one; release gives it back.
+func (p *places) take(userType lifecycle.UserType) (release func(), ok bool) {
+	places, known := p.of[userType]
+	if !known {
+		places = p.of[""] // somebody else wrote the label
+	}
+	ofType, ok := take(places)
+	if !ok {
+		return nil, false
+	}
+	ofAll, ok := take(p.all)
+	if !ok {
+		ofType()
+		return nil, false
+	}
+	return func() { ofAll(); ofType() }, true
 }
 
 type bucket struct {
@@ -71,11 +124,8 @@ type bucket struct {
 func newLimiter(limits Limits, now func() time.Time) *limiter {
 	l := &limiter{
 		limits: limits, now: now, wakes: map[lifecycle.UserType]*rate.Limiter{}, buckets: map[bucket]*rate.Limiter{},
-		held: make(chan struct{}, limits.Held), streams: make(chan struct{}, limits.Streams),
-		heldOf: map[lifecycle.UserType]chan struct{}{},
-	}
-	for _, userType := range append(lifecycle.UserTypes(), "") {
-		l.heldOf[userType] = make(chan struct{}, (limits.Held+1)/2)
+		held: newPlaces(limits.Held), connected: newPlaces(limits.Connected), streams: make(chan struct{}, limits.Streams),
+		connections: map[string]int{},
 	}
 	for userType, r := range limits.Wakes {
 		l.wakes[userType] = rate.NewLimiter(rate.Limit(r.PerSecond), r.Burst)
@@ -131,22 +181,29 @@ func (l *limiter) wake(ctx context.Context, userType lifecycle.UserType) error {
 	return nil
 }
 
-// hold takes a place for a request that waits, if there is one; release gives it back. No user type takes all the places from the others.
-func (l *limiter) hold(userType lifecycle.UserType) (release func(), ok bool) {
-	places, known := l.heldOf[userType]
-	if !known {
-		places = l.heldOf[""] // somebody else wrote the label
-	}
-	ofType, ok := take(places)
+// connect takes one of a user's connections, if there is one left; release gives it back. The error is errLimited and says which limit.
+func (l *limiter) connect(user string, userType lifecycle.UserType) (release func(), limit string, err error) {
+	ofAll, ok := l.connected.take(userType)
 	if !ok {
-		return nil, false
+		return nil, limitedConnected, fmt.Errorf("%w: %d connections are open", errLimited, len(l.connected.all))
 	}
-	ofAll, ok := take(l.held)
-	if !ok {
-		ofType()
-		return nil, false
+	most, bounded := l.limits.Connections[userType]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if open := l.connections[user]; bounded && open >= most {
+		ofAll()
+		return nil, limitedConnections, fmt.Errorf("%w: this user, of user type %s, has %d connections open; accepted are up to %d",
+			errLimited, userType, open, most)
 	}
-	return func() { ofAll(); ofType() }, true
+	l.connections[user]++
+	return func() {
+		ofAll()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.connections[user]--; l.connections[user] == 0 {
+			delete(l.connections, user)
+		}
+	}, "", nil
 }
 
 // take takes a place, if there is one; release gives it back.

@@ -29,10 +29,7 @@ const (
 var errManager = errors.New("the agent's lifecycle manager does not answer")
 
 // managers is how lifecycle managers are spoken to.
-var managers = &http.Client{
-	Timeout: managerTimeout, CheckRedirect: noRedirect,
-	Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
-}
+var managers = transport{headerTimeout: managerTimeout, small: true}.client(managerTimeout)
 
 // forward passes a request on to the lifecycle manager of a user's agent, and what that answers back. It wakes nobody: an agent that is
 // not there has no activity, and nothing to put off.
@@ -90,8 +87,10 @@ func (g *Gateway) touch(user string) {
 		return
 	}
 	go func() {
-		if pod := g.fleet.podOf(name); pod != nil && serving(pod) {
-			response, err := g.post(context.Background(), pod, "/v1/activity", []byte(`{"source":"gateway"}`))
+		ctx, cancel := context.WithTimeout(context.Background(), managerTimeout)
+		defer cancel()
+		if pod := g.fleet.podOf(name); pod != nil && serving(pod) && g.confirm(ctx, pod) == nil {
+			response, err := g.post(ctx, pod, "/v1/activity", []byte(`{"source":"gateway"}`))
 			if err == nil {
 				response.Body.Close()
 			}

@@ -27,22 +27,32 @@ type Metrics struct {
 
 // Outcomes of waiting for an agent.
 const (
-	outcomeReady   = "ready"
-	outcomeLate    = "late"
-	outcomeFailed  = "failed"
-	outcomeHungUp  = "hung-up"
-	agentsHelp     = "Agents by state, as far as there is a Deployment."
-	agentsName     = "agent_lifecycle_gateway_agents"
-	requestsName   = "agent_lifecycle_gateway_requests_total"
-	creationsName  = "agent_lifecycle_gateway_agents_created_total"
-	wakesName      = "agent_lifecycle_gateway_wake_duration_seconds"
-	limitedName    = "agent_lifecycle_gateway_limited_total"
-	heldName       = "agent_lifecycle_gateway_held_requests"
-	listeningName  = "agent_lifecycle_gateway_agents_listened_to"
-	streamsName    = "agent_lifecycle_gateway_event_streams"
-	limitedRequest = "requests"
-	limitedHeld    = "held"
-	limitedStreams = "streams"
+	outcomeReady  = "ready"
+	outcomeLate   = "late"
+	outcomeFailed = "failed"
+	outcomeHungUp = "hung-up"
+	agentsHelp    = "Agents by state, as far as there is a Deployment."
+	agentsName    = "agent_lifecycle_gateway_agents"
+	requestsName  = "agent_lifecycle_gateway_requests_total"
+	creationsName = "agent_lifecycle_gateway_agents_created_total"
+	wakesName     = "agent_lifecycle_gateway_wake_duration_seconds"
+	limitedName   = "agent_lifecycle_gateway_limited_total"
+	heldName      = "agent_lifecycle_gateway_held_requests"
+	listeningName = "agent_lifecycle_gateway_agents_listened_to"
+	streamsName   = "agent_lifecycle_gateway_event_streams"
+)
+
+// Limits that are counted where they are reached.
+const (
+	limitedRequest     = "requests"
+	limitedHeld        = "held"
+	limitedStreams     = "streams"
+	limitedConnections = "connections" // of one user
+	limitedConnected   = "connected"   // of all users
+	limitedTokens      = "tokens"
+	limitedStrangers   = "strangers"
+	limitedEvents      = "events"
+	limitedListened    = "listened"
 )
 
 // NewMetrics registers a Gateway's metrics.
@@ -56,7 +66,9 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help:    "How long requests waited for agents that were not ready, by outcome: ready, late, failed or hung-up.",
 			Buckets: []float64{.25, .5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 120}}, []string{"outcome"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: limitedName,
-			Help: "Requests refused by a limit: requests of a user, held or streams."}, []string{"limit"}),
+			Help: "What a limit has refused or ended: requests and connections of a user; connected, held and streams of all users; " +
+				"unknown tokens; connections of strangers; events of agents that say too much; agents that wait to be listened to."},
+			[]string{"limit"}),
 		listening: prometheus.NewGauge(prometheus.GaugeOpts{Name: listeningName,
 			Help: "Agents that say of themselves how they are."}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{Name: streamsName, Help: "Open streams of events."}),

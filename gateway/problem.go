@@ -42,6 +42,7 @@ var problems = []struct {
 	{is(errAsleep), http.StatusConflict, "asleep"},
 	{is(errLeft), http.StatusConflict, "asleep"},
 	{is(errLimited), http.StatusTooManyRequests, "limit"},
+	{is(ErrBusy), http.StatusTooManyRequests, "limit"},
 	{is(errTime), http.StatusGatewayTimeout, "not-ready"},
 	{is(errSent), http.StatusBadGateway, "agent-failed"},
 	{is(errManager), http.StatusBadGateway, "manager"},
@@ -82,7 +83,7 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func (p problem) write(w http.ResponseWriter) {
 	p.Title = http.StatusText(p.Status)
-	if p.Status == http.StatusServiceUnavailable {
+	if (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests) && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", "1")
 	}
 	w.Header().Set("Content-Type", "application/problem+json")

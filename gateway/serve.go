@@ -20,6 +20,7 @@ const (
 func (g *Gateway) serve(ctx, failed context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler: g.Handler(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ConnState: g.strangers.watch, ConnContext: g.strangers.remember,
 		ErrorLog: slog.NewLogLogger(g.options.Logger.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -14,6 +16,10 @@ const (
 
 	// writeTimeout ends a stream whose reader does not read.
 	writeTimeout = 30 * time.Second
+
+	// changeEvery and changeBurst bound how often a reader is told of changes: an agent that changes its mind all the time is no
+	// reason to fill the reader's line.
+	changeEvery, changeBurst = 250 * time.Millisecond, 20
 )
 
 // Names of events beside the states'.
@@ -29,7 +35,7 @@ type warning struct {
 }
 
 // streamEvents sends what becomes of a user's agent (SSE) until the client hangs up: the present state at once. Of states that
-// follow each other faster than the reader reads, the last one comes.
+// follow each other faster than the reader reads, or than changeEvery, the last one comes.
 func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, user string) error {
 	release, ok := take(g.limiter.streams)
 	if !ok {
@@ -49,6 +55,7 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, user stri
 	w.Header().Set("Cache-Control", "no-store")
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
+	pace := rate.NewLimiter(rate.Every(changeEvery), changeBurst)
 	controller := http.NewResponseController(w)
 	last = Status{}
 	for {
@@ -67,6 +74,12 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, user stri
 		case <-g.draining:
 			return nil
 		case <-changed:
+			now := g.options.Now()
+			select {
+			case <-r.Context().Done():
+			case <-g.draining:
+			case <-time.After(pace.ReserveN(now, 1).DelayFrom(now)):
+			}
 		case <-beat.C:
 			if _, err := io.WriteString(w, ": alive\n\n"); err != nil {
 				return nil

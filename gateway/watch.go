@@ -29,6 +29,10 @@ const (
 
 	// maxLine bounds what an agent can make the gateway remember, in bytes.
 	maxLine = 4096
+
+	// steady is how long a stream must have stood for the next one to be tried soon. An agent whose streams end at once is
+	// asked ever more rarely, whatever it said in them.
+	steady = 10 * time.Second
 )
 
 // watcher listens to what every agent that is ready says of itself. A connection costs some 25 KiB, most of it for the agent's
@@ -37,25 +41,27 @@ type watcher struct {
 	gateway *Gateway
 	client  *http.Client
 
+	// places bounds how many agents are listened to at once.
+	places chan struct{}
+
 	mu      sync.Mutex
 	ctx     context.Context
-	running map[types.UID]context.CancelFunc
+	running map[types.UID]listening
 	wait    sync.WaitGroup
 }
 
-func newWatcher(g *Gateway) *watcher {
-	transport := &http.Transport{
-		DisableKeepAlives: true, DisableCompression: true, ResponseHeaderTimeout: 10 * time.Second,
-		ReadBufferSize: 1024, WriteBufferSize: 512, MaxResponseHeaderBytes: 16 << 10,
-	}
-	return &watcher{
-		gateway: g, running: map[types.UID]context.CancelFunc{},
-		client: &http.Client{Transport: transport, CheckRedirect: noRedirect},
-	}
+// listening is a Pod that is listened to: at which address, and what ends it.
+type listening struct {
+	ip   string
+	stop context.CancelFunc
 }
 
-// noRedirect keeps an agent from sending the gateway elsewhere.
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+func newWatcher(g *Gateway) *watcher {
+	return &watcher{
+		gateway: g, running: map[types.UID]listening{}, places: make(chan struct{}, g.options.Limits.Listened),
+		client: transport{headerTimeout: managerTimeout, small: true}.client(0),
+	}
+}
 
 // run lets streams live until ctx ends.
 func (w *watcher) run(ctx context.Context) {
@@ -73,21 +79,25 @@ func (w *watcher) run(ctx context.Context) {
 func (w *watcher) follow(pod *corev1.Pod, gone bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	stop, runs := w.running[pod.UID]
+	running, runs := w.running[pod.UID]
 	listen := !gone && serving(pod)
 	if gone {
 		w.gateway.fleet.forget(pod)
 		w.gateway.nonces.forget(pod.UID)
 	}
-	switch {
-	case w.ctx == nil || w.ctx.Err() != nil:
-	case listen && !runs:
-		ctx, cancel := context.WithCancel(w.ctx)
-		w.running[pod.UID] = cancel
-		w.wait.Go(func() { w.listen(ctx, pod) })
-	case !listen && runs:
-		stop()
+	if w.ctx == nil || w.ctx.Err() != nil {
+		return
+	}
+	// A Pod whose sandbox is made anew has another address, and the old one is given to another Pod.
+	if runs && (!listen || running.ip != pod.Status.PodIP) {
+		running.stop()
 		delete(w.running, pod.UID)
+		runs = false
+	}
+	if listen && !runs {
+		ctx, cancel := context.WithCancel(w.ctx)
+		w.running[pod.UID] = listening{pod.Status.PodIP, cancel}
+		w.wait.Go(func() { w.listen(ctx, pod) })
 	}
 }
 
@@ -98,15 +108,34 @@ type stream struct {
 
 	// announce keeps an agent from filling the stream of events by changing its mind.
 	announce *rate.Limiter
+
+	// budget keeps it from wearing the gateway out by talking.
+	budget *budget
 }
 
 func (w *watcher) listen(ctx context.Context, pod *corev1.Pod) {
-	s := &stream{w, pod, rate.NewLimiter(rate.Every(10*time.Second), 5)}
+	defer func() {
+		if w.gateway.fleet.current(pod) == nil { // it may have said something when it had been forgotten already
+			w.gateway.fleet.forget(pod)
+		}
+	}()
+	release, ok := w.place(ctx)
+	if !ok {
+		return
+	}
+	defer release()
+	now := w.gateway.options.Now
+	s := &stream{w, pod, rate.NewLimiter(rate.Every(10*time.Second), 5), newBudget(now)}
 	pause := askLeast
-	for ctx.Err() == nil {
-		heard, err := s.read(ctx)
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		began := now()
+		heard, err := s.read(ctx, attempt > 0)
 		w.gateway.fleet.hush(pod, s)
-		if heard {
+		flooded := errors.Is(err, errFlood)
+		if flooded {
+			w.gateway.options.Metrics.limited.WithLabelValues(limitedEvents).Inc()
+		}
+		if heard && !flooded && now().Sub(began) >= steady {
 			pause = askLeast
 		}
 		if ctx.Err() == nil {
@@ -118,13 +147,25 @@ func (w *watcher) listen(ctx context.Context, pod *corev1.Pod) {
 		}
 		pause = min(2*pause, askMost)
 	}
-	if w.gateway.fleet.current(pod) == nil { // it may have said something when it had been forgotten already
-		w.gateway.fleet.forget(pod)
+}
+
+// place waits for one of the places until ctx ends; release gives it back.
+func (w *watcher) place(ctx context.Context) (release func(), ok bool) {
+	if release, ok := take(w.places); ok {
+		return release, true
+	}
+	w.gateway.options.Metrics.limited.WithLabelValues(limitedListened).Inc()
+	select {
+	case w.places <- struct{}{}:
+		return func() { <-w.places }, true
+	case <-ctx.Done():
+		return nil, false
 	}
 }
 
-// read reads events until the stream ends. heard says whether there was one.
-func (s *stream) read(ctx context.Context) (heard bool, err error) {
+// read reads events until the stream ends. heard says whether there was one. again says that there was a stream before: the address
+// may have become another Pod's since it was read, and what that one says would be taken for this one's word.
+func (s *stream) read(ctx context.Context, again bool) (heard bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	dead := time.AfterFunc(silence, func() { cancel(errors.New("it said nothing for a while")) })
@@ -143,17 +184,26 @@ func (s *stream) read(ctx context.Context) (heard bool, err error) {
 	if response.StatusCode != http.StatusOK {
 		return false, fmt.Errorf("answered with %s", response.Status)
 	}
+	if again {
+		if err := s.gateway.confirm(ctx, s.pod); err != nil {
+			return false, err
+		}
+	}
 	options.Metrics.listening.Inc()
 	defer options.Metrics.listening.Dec()
 	var now saying
-	err = readEvents(response.Body, func() { dead.Reset(silence) }, func(name, data string) {
+	err = readEvents(s.budget.reader(response.Body), func() { dead.Reset(silence) }, func(name, data string) error {
+		if err := s.budget.event(); err != nil {
+			return err
+		}
 		before := now
 		if !now.hear(name, data) {
-			return
+			return nil
 		}
 		heard = true
 		s.gateway.fleet.say(s.pod, now, s)
 		s.tell(before, now)
+		return nil
 	})
 	return heard, err
 }
@@ -237,8 +287,9 @@ func (g *Gateway) Notices() []Notice {
 	return all
 }
 
-// readEvents reads server-sent events until the stream ends; alive is called for every line. A line that is too long ends it.
-func readEvents(r io.Reader, alive func(), event func(name, data string)) error {
+// readEvents reads server-sent events until the stream ends or event returns an error; alive is called for every line. A line that is too
+// long ends it.
+func readEvents(r io.Reader, alive func(), event func(name, data string) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 256), maxLine)
 	var name, data string
@@ -250,7 +301,9 @@ func readEvents(r io.Reader, alive func(), event func(name, data string)) error 
 		switch {
 		case line == "":
 			if data != "" {
-				event(name, data)
+				if err := event(name, data); err != nil {
+					return err
+				}
 			}
 			name, data = "", ""
 		case field == "event":

@@ -14,11 +14,14 @@ func TestReadEvents(t *testing.T) {
 	var got []string
 	lines := 0
 	err := readEvents(strings.NewReader("event: state\ndata: {\"a\": 1}\n\n: alive\n\nevent:warning\ndata:x\ndata: y\n\nevent: none\n\ndata: cut off"),
-		func() { lines++ }, func(name, data string) { got = append(got, name+"="+data) })
+		func() { lines++ }, func(name, data string) error { got = append(got, name+"="+data); return nil })
 	if want := []string{`state={"a": 1}`, "warning=x"}; !slices.Equal(got, want) || !errors.Is(err, io.EOF) || lines != 12 {
 		t.Errorf("%q after %d lines, %v; want %q", got, lines, err, want)
 	}
-	err = readEvents(strings.NewReader("data: "+strings.Repeat("x", maxLine+1)+"\n\n"), func() {}, func(string, string) { t.Error("an endless line is an event") })
+	err = readEvents(strings.NewReader("data: "+strings.Repeat("x", maxLine+1)+"\n\n"), func() {}, func(string, string) error {
+		t.Error("an endless line is an event")
+		return nil
+	})
 	if err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("an endless line: %v", err)
 	}

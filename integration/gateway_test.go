@@ -123,8 +123,9 @@ func (c *cluster) startGateway(t *testing.T, n *node, change func(*gateway.Optio
 	g := &connected{notices: &heardNotices{}, registry: prometheus.NewRegistry()}
 	options := gateway.Options{
 		Client: api, Namespace: agents, Template: template, Tiers: exampleTiers{}, DefaultUserType: lifecycle.Free,
-		Authenticator: gateway.NewTokenReviews(api.AuthenticationV1().TokenReviews(), "agent-gateway",
-			[]string{"system:serviceaccount:default:frontend"}, time.Now),
+		Authenticator: gateway.NewTokenReviews(api.AuthenticationV1().TokenReviews(), gateway.TokenReviewOptions{
+			Audience: "agent-gateway", Allowed: []string{"system:serviceaccount:default:frontend"}, Now: time.Now,
+		}),
 		Announcer: g.notices, Address: n.address, WakeTimeout: time.Minute, Grace: 5 * time.Second, Limits: gateway.DefaultLimits(),
 		Now: time.Now, Metrics: gateway.NewMetrics(g.registry), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ type flags struct {
 	audience             string
 	allow                []string
 	loopback             bool
+	opaqueTokens         bool
 	userType             string
 	wakeTimeout          time.Duration
 	drain, grace         time.Duration
@@ -69,7 +71,9 @@ func (f *flags) Define(set *flag.FlagSet) {
 		f.allow = append(f.allow, s)
 		return nil
 	})
-	set.BoolVar(&f.loopback, "loopback-without-token", false, "let callers on the same machine in without a token; for development")
+	set.BoolVar(&f.loopback, "loopback-without-token", false, "let callers on the same machine in without a token; for development, and refused in a Pod")
+	set.BoolVar(&f.opaqueTokens, "opaque-tokens", false,
+		"ask the API server about tokens too that are no JWT for the audience, as an authentication webhook or an OIDC issuer gives out")
 	set.StringVar(&f.userType, "default-user-type", string(lifecycle.Free), "user `type` of agents of which nobody says one")
 	set.DurationVar(&f.wakeTimeout, "wake-timeout", 90*time.Second, "how long a request waits for its agent")
 	set.DurationVar(&f.drain, "drain", 5*time.Second, "how long to serve on after a signal to stop, until all have learned of it")
@@ -78,6 +82,11 @@ func (f *flags) Define(set *flag.FlagSet) {
 	rates(set, "wake-rate", f.limits.Wakes, "bound on agents made for all users of a type together")
 	set.IntVar(&f.limits.Held, "max-held", f.limits.Held, "most `requests` that wait for their agents at once")
 	set.IntVar(&f.limits.Streams, "max-streams", f.limits.Streams, "most open `streams` of events")
+	numbers(set, "user-connections", f.limits.Connections, "most requests of one user that are under way at once, streams and upgrades included")
+	set.IntVar(&f.limits.Connected, "max-connections", f.limits.Connected, "most `requests` of all users that are under way at once")
+	set.IntVar(&f.limits.Listened, "max-listened", f.limits.Listened, "most `agents` that are listened to at once, at some 25 KiB each")
+	set.DurationVar(&f.limits.HeaderTimeout, "agent-header-timeout", f.limits.HeaderTimeout,
+		"how long an agent may take to begin its answer to a user's request; 0s is no bound")
 	set.Int64Var(&f.limits.Body, "max-body", f.limits.Body, "longest body that is delivered to an agent, in `bytes`")
 	f.nats.Define(set)
 	f.logs.Define(set)
@@ -108,6 +117,30 @@ func rates(set *flag.FlagSet, name string, into map[lifecycle.UserType]gateway.R
 	})
 }
 
+// numbers defines a flag that says a number for one user type.
+func numbers(set *flag.FlagSet, name string, into map[lifecycle.UserType]int, what string) {
+	var defaults []string
+	for _, userType := range lifecycle.UserTypes() {
+		defaults = append(defaults, fmt.Sprintf("%s=%d", userType, into[userType]))
+	}
+	set.Func(name, what+", as `TYPE=NUMBER`; may be repeated (default "+strings.Join(defaults, " ")+")", func(s string) error {
+		userType, value, _ := strings.Cut(s, "=")
+		t, err := lifecycle.ParseUserType(userType)
+		if err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 {
+			return errors.New("must be TYPE=NUMBER, the number positive, such as free=100")
+		}
+		into[t] = n
+		return nil
+	})
+}
+
+// podVariables are set in every container: the first by the kubelet, the second by the manifests.
+var podVariables = []string{"KUBERNETES_SERVICE_HOST", "POD_NAMESPACE"}
+
 // Check implements program.CommandLine.
 func (f *flags) Check() []error {
 	var errs []error
@@ -132,8 +165,19 @@ func (f *flags) Check() []error {
 	if f.drain < 0 || f.grace < 0 {
 		wrong("--drain %s, --grace %s: must not be negative", f.drain, f.grace)
 	}
-	if f.limits.Held < 1 || f.limits.Streams < 1 || f.limits.Body < 1 {
-		wrong("--max-held, --max-streams and --max-body must be positive")
+	l := &f.limits
+	if l.Held < 1 || l.Streams < 1 || l.Body < 1 || l.Connected < 1 || l.Listened < 1 {
+		wrong("--max-held, --max-streams, --max-connections, --max-listened and --max-body must be positive")
+	}
+	if l.HeaderTimeout < 0 {
+		wrong("--agent-header-timeout %s: must not be negative", l.HeaderTimeout)
+	}
+	for _, name := range podVariables {
+		if f.loopback && os.Getenv(name) != "" {
+			wrong("--loopback-without-token: is refused in a Pod, where a mesh's proxy and kubectl port-forward call from the same machine for "+
+				"anybody; let callers in by --allow (this is taken for a Pod since %s is set)", name)
+			break
+		}
 	}
 	errs = append(errs, f.nats.Check()...)
 	return append(errs, f.logs.Check()...)

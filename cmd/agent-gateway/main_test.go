@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"runtime"
 	"strings"
 	"testing"
@@ -40,6 +41,10 @@ func TestCommandLine(t *testing.T) {
 		{serve + "--wake-rate gold=1,1", exitUsage, "", `user type "gold" is not one of`},
 		{serve + "--wake-rate free=NaN,1", exitUsage, "", "both positive"},
 		{serve + "--max-held 0", exitUsage, "", "must be positive"},
+		{serve + "--max-connections 0", exitUsage, "", "must be positive"},
+		{serve + "--user-connections free=0", exitUsage, "", "must be TYPE=NUMBER"},
+		{serve + "--user-connections gold=1", exitUsage, "", `user type "gold" is not one of`},
+		{serve + "--agent-header-timeout -1s", exitUsage, "", "must not be negative"},
 		{serve + "--nats-url http://x", exitUsage, "", "must be nats://"},
 		{serve + "--nats-url nats://x --nats-user u", exitUsage, "", "assword"},
 		{serve + "--log-format xml", exitUsage, "", "there are json and text"},
@@ -60,9 +65,33 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// In a Pod, 127.0.0.1 is whoever a proxy speaks for.
+func TestLoopbackInPod(t *testing.T) {
+	for _, name := range append([]string{""}, podVariables...) {
+		t.Run(name, func(t *testing.T) {
+			for _, clear := range podVariables {
+				t.Setenv(clear, "")
+			}
+			want := ""
+			if name != "" {
+				t.Setenv(name, "10.0.0.1")
+				want = "--loopback-without-token: is refused in a Pod"
+			}
+			var stderr bytes.Buffer
+			_, err := parseFlags(strings.Fields("--policy p --template t --loopback-without-token"), io.Discard, &stderr)
+			if (err != nil) != (want != "") || !strings.Contains(stderr.String(), want) {
+				t.Errorf("%v, %q; want %q", err, stderr.String(), want)
+			}
+			if _, err := parseFlags(strings.Fields("--policy p --template t"), io.Discard, &stderr); err != nil {
+				t.Errorf("without the flag: %v", err)
+			}
+		})
+	}
+}
+
 func TestRates(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	f, err := parseFlags(strings.Fields("--policy p --template t --user-rate free=0.5,3 --wake-rate paid=7,8 --allow a --allow b"), &stdout, &stderr)
+	f, err := parseFlags(strings.Fields("--policy p --template t --user-rate free=0.5,3 --wake-rate paid=7,8 --allow a --allow b --user-connections paid=9"), &stdout, &stderr)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
@@ -74,6 +103,9 @@ func TestRates(t *testing.T) {
 	}
 	if got := f.limits.Requests[lifecycle.Paid]; got != gateway.DefaultLimits().Requests[lifecycle.Paid] {
 		t.Errorf("requests of paid users: %v", got)
+	}
+	if c := f.limits.Connections; c[lifecycle.Paid] != 9 || c[lifecycle.Free] != gateway.DefaultLimits().Connections[lifecycle.Free] {
+		t.Errorf("connections: %v", c)
 	}
 	if strings.Join(f.allow, " ") != "a b" {
 		t.Errorf("allowed: %q", f.allow)

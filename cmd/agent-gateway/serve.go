@@ -69,9 +69,11 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	}
 	g, err = gateway.New(gateway.Options{
 		Client: client, Namespace: f.namespace, Template: template, Tiers: policy,
-		DefaultUserType:      lifecycle.UserType(f.userType),
-		Signer:               keys.signer,
-		Authenticator:        gateway.NewTokenReviews(client.AuthenticationV1().TokenReviews(), f.audience, f.allow, time.Now),
+		DefaultUserType: lifecycle.UserType(f.userType),
+		Signer:          keys.signer,
+		Authenticator: gateway.NewTokenReviews(client.AuthenticationV1().TokenReviews(), gateway.TokenReviewOptions{
+			Audience: f.audience, Allowed: f.allow, Opaque: f.opaqueTokens, Now: time.Now,
+		}),
 		LoopbackWithoutToken: f.loopback, Announcer: published{publisher, time.Now},
 		WakeTimeout: f.wakeTimeout, Drain: f.drain, Grace: f.grace, Limits: f.limits,
 		Now: time.Now, Metrics: gateway.NewMetrics(registry), Logger: log,

@@ -139,6 +139,9 @@ type running struct {
 // startProgram runs the gateway with further flags and returns when it is ready.
 func startProgram(t *testing.T, cp *controlplane.ControlPlane, args ...string) *running {
 	t.Helper()
+	for _, name := range podVariables {
+		t.Setenv(name, "") // these tests may run in a Pod
+	}
 	p := &running{listen: freeAddress(t), health: freeAddress(t), done: make(chan error, 1)}
 	var stderr strings.Builder
 	f, err := parseFlags(append([]string{
