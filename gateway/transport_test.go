@@ -174,7 +174,9 @@ func TestEndlessTrailers(t *testing.T) {
 		_, _ = io.WriteString(conn, "\r\n\r\n")
 	})
 	g, _ := newGateway(t, address, nil, readyAgent("mallory", lifecycle.Anonymous)...)
-	response, err := http.Get(serveGateway(t, g) + pathPrefix + "mallory/connect/x")
+	caller := &http.Client{Transport: &http.Transport{ReadBufferSize: 16 << 20}} // which takes what a gateway lets through
+	defer caller.CloseIdleConnections()
+	response, err := caller.Get(serveGateway(t, g) + pathPrefix + "mallory/connect/x")
 	if err != nil {
 		t.Fatal(err)
 	}
