@@ -99,6 +99,11 @@ bench-reaper: ## Measure the reaper, side by side with a shell loop; takes ten m
 #- SIZES=100,1000,10000 DRAIN=5000 measures a large fleet, for an hour.
 	@assets=$$(tools/assets --with-controller-manager) && KUBEBUILDER_ASSETS="$$assets" bench/reaper/run
 
+.PHONY: bench-strangers
+bench-strangers: ## Measure what strangers who reach the admission servers do to those who create agents.
+#- CHECK=30s attacks for that long, and fails if a creation was refused or a server did not live through it.
+	@assets=$$(tools/assets) && KUBEBUILDER_ASSETS="$$assets" bench/strangers/run
+
 .PHONY: e2e
 e2e: images e2e-images e2e-previous $(HELM) $(KIND) $(KUSTOMIZE) ## Run the end-to-end tests on a kind cluster of their own.
 #- E2E_KUBECONFIG=FILE uses that kind cluster instead.

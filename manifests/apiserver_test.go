@@ -35,6 +35,7 @@ const patience = 30 * time.Second
 func TestOnAPIServer(t *testing.T) {
 	cp := controlplane.StartForTest(t, controlplane.Options{WithoutServiceAccountAdmission: true})
 	t.Run("install", func(t *testing.T) { testInstall(t, cp) })
+	t.Run("system policies", func(t *testing.T) { testSystemPolicies(t, cp) })
 	t.Run("match conditions", func(t *testing.T) { testMatchConditions(t, cp) })
 	t.Run("self-delete", func(t *testing.T) { testSelfDelete(t, cp) })
 	t.Run("keep", func(t *testing.T) { testKeep(t, cp) })

@@ -45,6 +45,10 @@ var everybody = map[string]somebody{
 	"gateway":            {"10.244.4.1", "dexorder-system", named("agent-gateway")},
 	"webhook":            {"10.244.4.2", "dexorder-system", named("lifecycle-webhook")},
 	"false gateway":      {"10.244.4.3", "default", named("agent-gateway")},
+	"reaper":             {"10.244.4.4", "dexorder-system", named("lifecycle-reaper")},
+	"backend":            {"10.244.8.1", "web", map[string]string{"app": "frontend"}},
+	"prometheus":         {"10.244.8.2", "monitoring", named("prometheus")},
+	"konnectivity":       {"10.244.5.4", "kube-system", map[string]string{"k8s-app": "konnectivity-agent"}},
 	"dns":                {"10.244.5.1", "kube-system", map[string]string{"k8s-app": "kube-dns"}},
 	"kube-proxy":         {"10.244.5.2", "kube-system", map[string]string{"k8s-app": "kube-proxy"}},
 	"false dns":          {"10.244.5.3", "default", map[string]string{"k8s-app": "kube-dns"}},
@@ -92,8 +96,8 @@ var passages = []passage{
 	{"nats", "AGENT", tcp, 3000, false},
 	{"kube-proxy", "AGENT", tcp, 3000, false},
 
-	{"AGENT", "gateway", tcp, 8000, true},
 	{"AGENT", "gateway", tcp, 8080, false},
+	{"AGENT", "reaper", tcp, 8080, false},
 	{"AGENT", "false gateway", tcp, 8000, false},
 	{"AGENT", "webhook", tcp, 8443, false},
 	{"AGENT", "webhook", tcp, 8080, false},
@@ -137,6 +141,11 @@ var passages = []passage{
 
 // particular is where agents differ.
 var particular = []passage{
+	// It has no token by which the gateway would know it. A role agent may have one.
+	{"user agent", "gateway", tcp, 8000, false},
+	{"marketing", "gateway", tcp, 8000, true},
+	{"ceo", "gateway", tcp, 8000, true},
+
 	{"user agent", "api server", tcp, 443, true},
 	{"user agent", "api server", udp, 443, false},
 	{"user agent", "api server", tcp, 80, false},
@@ -229,15 +238,7 @@ func TestIsolationFromPublicAPIServer(t *testing.T) {
 
 // The same for user agents, by the component that kubectl agents api-server prints. It takes nothing away from one that is listed after it.
 func TestIsolationOfUserAgentsFromPublicAPIServer(t *testing.T) {
-	server := provision.APIServer{netip.MustParseAddrPort("10.96.0.1:443"), netip.MustParseAddrPort("198.51.100.7:443"), netip.MustParseAddrPort("[2606:4700::1111]:443")}
-	component, err := server.Component("dexorder-agents")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := relative(t, t.TempDir())
-	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), component, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir := apiServerComponent(t)
 	all := newNetwork(t, render(t, withIsolation+" and "+dir))
 	for _, p := range []passage{
 		{"user agent", "api server", tcp, 443, true},
@@ -260,6 +261,21 @@ func TestIsolationOfUserAgentsFromPublicAPIServer(t *testing.T) {
 	} {
 		without.check(t, p)
 	}
+}
+
+// apiServerComponent is the component that kubectl agents api-server prints where the API server is reached by public addresses, too.
+func apiServerComponent(t *testing.T) string {
+	t.Helper()
+	server := provision.APIServer{netip.MustParseAddrPort("10.96.0.1:443"), netip.MustParseAddrPort("198.51.100.7:443"), netip.MustParseAddrPort("[2606:4700::1111]:443")}
+	component, err := server.Component("dexorder-agents")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := relative(t, t.TempDir())
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), component, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // relative is a directory as seen from the working directory, as kustomize wants it.

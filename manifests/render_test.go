@@ -11,6 +11,7 @@ import (
 // installations are what somebody may apply, with and without the components that the documentation names.
 var installations = []string{
 	"overlays/dev", "overlays/staging", withIsolation, withCronJob, withEmbeddedSecrets, "overlays/prod", withCertManager, withSecrets,
+	withSystemIsolation, withNamedCallers,
 }
 
 const (
@@ -18,7 +19,9 @@ const (
 	withCronJob         = "overlays/staging with components/reaper-cronjob"
 	withEmbeddedSecrets = "overlays/dev with components/retain-secrets"
 	withIsolation       = "overlays/staging with components/isolation"
+	withNamedCallers    = "overlays/staging with components/isolation and components/system-isolation and components/webhook-callers and testdata/named-callers"
 	withSecrets         = "overlays/prod with components/retain-secrets"
+	withSystemIsolation = "overlays/prod with components/system-isolation"
 )
 
 // render is what kustomize makes of an installation, in the order it would be applied.

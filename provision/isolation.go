@@ -20,6 +20,13 @@ const (
 	policyInternet  = "internet"
 )
 
+// policiesOfSystem matches the names of the policies in manifests/components/system-isolation whose first egress rule leads to the
+// API server; systemNamespace is their namespace.
+const (
+	policiesOfSystem = "agent-gateway|lifecycle-reaper"
+	systemNamespace  = "dexorder-system"
+)
+
 // operation is one of a JSON patch.
 type operation struct {
 	Op    string `json:"op"`
@@ -28,7 +35,7 @@ type operation struct {
 }
 
 // Component is a kustomize Component that says to the network policies of user agents where the API server is, as Reach does to those
-// of role agents. namespace is the one of user agents.
+// of role agents, and to those of gateway and reaper. namespace is the one of user agents. Policies that are not installed are left out.
 func (s APIServer) Component(namespace string) ([]byte, error) {
 	exceptions, err := s.exceptions()
 	if err != nil {
@@ -36,11 +43,12 @@ func (s APIServer) Component(namespace string) ([]byte, error) {
 	}
 	component := types.Kustomization{TypeMeta: types.TypeMeta{APIVersion: types.ComponentVersion, Kind: types.ComponentKind}}
 	for _, policy := range []struct {
-		name       string
-		operations []operation
+		namespace, name string
+		operations      []operation
 	}{
-		{policyAPIServer, []operation{{"replace", "/spec/egress", s.rules()}}},
-		{policyInternet, exceptions},
+		{namespace, policyAPIServer, []operation{{"replace", "/spec/egress", s.rules()}}},
+		{namespace, policyInternet, exceptions},
+		{systemNamespace, policiesOfSystem, s.firstRules()},
 	} {
 		if len(policy.operations) == 0 {
 			continue
@@ -50,10 +58,23 @@ func (s APIServer) Component(namespace string) ([]byte, error) {
 			return nil, err
 		}
 		component.Patches = append(component.Patches, types.Patch{Patch: string(patch), Target: &types.Selector{ResId: resid.ResId{
-			Gvk: resid.Gvk{Kind: kindNetworkPolicy}, Name: policy.name, Namespace: namespace,
+			Gvk: resid.Gvk{Kind: kindNetworkPolicy}, Name: policy.name, Namespace: policy.namespace,
 		}}})
 	}
 	return yaml.Marshal(component)
+}
+
+// firstRules puts the rules to the API server in the place of the first egress rule. The others stay.
+func (s APIServer) firstRules() []operation {
+	var operations []operation
+	for i, rule := range s.rules() {
+		op := "add"
+		if i == 0 {
+			op = "replace"
+		}
+		operations = append(operations, operation{op, fmt.Sprintf("/spec/egress/%d", i), rule})
+	}
+	return operations
 }
 
 // exceptions adds the API server to those of the policy to the internet, as far as it is not in them. They are added one by one, so that

@@ -19,6 +19,8 @@ var switches = []choice{
 	{when: `.Values.reaper.retainSecrets`, component: "retain-secrets"},
 	{when: `.Values.isolation.enabled`, component: "isolation"},
 	{when: `.Values.controllerCleanup`, component: "controller-cleanup"},
+	{when: `.Values.systemIsolation.enabled`, component: "system-isolation"},
+	{when: `.Values.systemIsolation.webhookCallers`, component: "webhook-callers"},
 	{when: `.Values.alerts.enabled`, component: "alerts"},
 	// Helm has no namespace to keep its record in but one that is there before the chart.
 	{when: `(eq .Release.Namespace "dexorder-system")`, leaveOut: "Namespace dexorder-system"},
@@ -57,7 +59,33 @@ var holes = []hole{
 - ipBlock:
     cidr: {{ . | quote }}
 {{- end }}`},
+	{place: place{"NetworkPolicy", "lifecycle-webhook", []any{"spec", "ingress", 0, "from"}}, optional: true,
+		with: subtree(".Values.systemIsolation.webhookCallers")},
+	{place: place{"NetworkPolicy", "lifecycle-webhook", []any{"spec", "ingress", 1, "from"}}, with: metricsFrom},
+	{place: place{"NetworkPolicy", "lifecycle-reaper", []any{"spec", "ingress", 0, "from"}}, with: metricsFrom},
+	{place: place{"NetworkPolicy", "lifecycle-reaper", []any{"spec", "egress", 0}}, with: apiServerRule},
+	{place: place{"NetworkPolicy", "lifecycle-reaper", []any{"spec", "egress"}}, item: true, with: extraEgress},
+	{place: place{"NetworkPolicy", "agent-gateway", []any{"spec", "ingress", 0, "from"}}, with: metricsFrom},
+	{place: place{"NetworkPolicy", "agent-gateway", []any{"spec", "ingress"}}, item: true,
+		with: `{{- if or .Values.gateway.allow .Values.systemIsolation.gatewayCallers }}
+- ports:
+  - port: 8000
+    protocol: TCP
+  from:
+{{- include "agent-gateway.callers" . | nindent INDENT }}
+{{- end }}`},
+	{place: place{"NetworkPolicy", "agent-gateway", []any{"spec", "egress", 0}}, with: apiServerRule},
+	{place: place{"NetworkPolicy", "agent-gateway", []any{"spec", "egress"}}, item: true, with: extraEgress},
 }
+
+// What several policies of the component system-isolation have in common.
+var (
+	metricsFrom   = subtree(".Values.systemIsolation.metricsFrom")
+	apiServerRule = `{{- include "system-isolation.api-server" . | nindent INDENT }}`
+	extraEgress   = `{{- range .Values.systemIsolation.extraEgress }}
+- {{- toYaml . | nindent INDENT }}
+{{- end }}`
+)
 
 // container is the path to a field of the first container.
 func container(field string) []any {

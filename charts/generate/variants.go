@@ -32,11 +32,14 @@ type place struct {
 	path       []any
 }
 
-// hole is a place that a template expression fills. An item stands in a list, after what every installation has there.
+// hole is a place that a template expression fills. An item stands in a list, after what every installation has there; or after all
+// that is there, if no plain installation has the object.
 type hole struct {
 	place
 	item bool
 	with string
+	// optional is for a place that only some of the variants of its object have.
+	optional bool
 }
 
 // token stands for a hole until the template is written.
@@ -264,6 +267,9 @@ func fill(objects map[string]any, h hole) error {
 	}
 	old := find(objects, h.place)
 	if old == nil {
+		if h.optional {
+			return nil
+		}
 		return fmt.Errorf("%s %s has no %v", h.kind, h.name, h.path)
 	}
 	var with any = h.token()
@@ -272,7 +278,11 @@ func fill(objects map[string]any, h hole) error {
 		if err != nil {
 			return err
 		}
-		n := len(find(base, h.place).([]any))
+		list, ok := find(base, h.place).([]any)
+		if !ok {
+			list = old.([]any)
+		}
+		n := len(list)
 		with = slices.Insert(slices.Clone(old.([]any)), n, with)
 	}
 	last := len(h.path) - 1

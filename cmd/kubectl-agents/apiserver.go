@@ -13,9 +13,10 @@ import (
 
 const apiServerHelp = `The network policies of user agents name the API server by its addresses, which differ from one cluster to the next. This asks the
 cluster, and prints a kustomize component that puts them there: those of its Service, and those behind it, since network plugins
-differ in which of the two they look at. Public ones are taken out of the way to the internet. Nothing is changed in the cluster.
+differ in which of the two they look at. Public ones are taken out of the way to the internet. Where the component system-isolation
+is used too, its policies of gateway and reaper get the same addresses. Nothing is changed in the cluster.
 
-List it after manifests/components/isolation. Where the addresses of the API server change, print it again.
+List it after manifests/components/isolation and system-isolation. Where the addresses of the API server change, print it again.
 
 Examples:
   mkdir -p api-server
