@@ -29,11 +29,18 @@ type testServer struct {
 
 func startServer(t *testing.T, a *Admission, drainDelay time.Duration) *testServer {
 	t.Helper()
+	return startServerWith(t, a, func(o *Options) { o.DrainDelay = drainDelay })
+}
+
+func startServerWith(t *testing.T, a *Admission, change func(*Options)) *testServer {
+	t.Helper()
 	certificate := newCertificate(t)
-	server, err := NewServer(Options{
-		Admission: a, Gatherer: noMetrics{}, DrainDelay: drainDelay,
+	options := Options{
+		Admission: a, Gatherer: noMetrics{},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil },
-	})
+	}
+	change(&options)
+	server, err := NewServer(options)
 	if err != nil {
 		t.Fatal(err)
 	}
