@@ -145,6 +145,9 @@ func (h *handler) decline(w http.ResponseWriter, got []byte, code int, a answer,
 			return
 		}
 	}
+	if code == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
+	}
 	h.refuse(w, code, err)
 }
 

@@ -60,6 +60,8 @@ func TestStalledBodyTimesOut(t *testing.T) {
 	address := s.admission.Addr().String()
 	conn := dialTLS(t, address)
 	announce(t, conn, 1000, "{")
+	// Without a deadline of the body's own, the server's timeout of 15 s would end it.
+	must(t, conn.SetReadDeadline(time.Now().Add(readTimeout*2/3)))
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || response.StatusCode != http.StatusRequestTimeout || !response.Close {
 		t.Errorf("HTTP/1.1: %v, %v; want 408 and the end of the connection", response, err)
@@ -70,7 +72,9 @@ func TestStalledBodyTimesOut(t *testing.T) {
 	must(t, err)
 	request.Header.Set("Content-Type", "application/json")
 	go func() { _, _ = send.Write([]byte("{")) }()
-	response, err = newClient(nil, true).Do(request)
+	client := newClient(nil, true)
+	client.Timeout = readTimeout * 2 / 3
+	response, err = client.Do(request)
 	if err != nil || response.StatusCode != http.StatusRequestTimeout {
 		t.Errorf("HTTP/2: %v, %v; want 408", response, err)
 	}

@@ -203,8 +203,8 @@ func (p policyOf) Active() Active { return p.active }
 // Allocated bytes that a hostile body may cost in all, from its first byte to the answer: hostileBytes for any, and
 // hostilePerByte times what weigh estimates. Slices that grow are counted each time.
 const (
-	hostileBytes   = 2 << 20
-	hostilePerByte = 6
+	hostileBytes   = 256 << 10
+	hostilePerByte = 7
 
 	// hostilePolicy is for each byte of a policy file, which is read again for each of its first 50 mistakes.
 	hostilePolicy = 2 << 10
@@ -223,7 +223,7 @@ func allocated(f func()) int64 {
 // on each path, the policy's judgement and the answer included.
 func FuzzHostileBody(f *testing.F) {
 	for _, build := range hostile {
-		f.Add([]byte(build(500)))
+		f.Add([]byte(build(4000)))
 	}
 	for _, policy := range []string{
 		"a: &a [1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b]\n", "[" + strings.Repeat("a,", 5000), strings.Repeat("- ", 1000),
