@@ -162,6 +162,35 @@ func (b *Breaker) take(keys []string) ([]bool, error) {
 	}
 }
 
+// GiveBack takes back what Take has counted for a key whose deletion did not come about; see State.GiveBack.
+func (b *Breaker) GiveBack(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	for {
+		cm, state, err := read(ctx, b.options.ConfigMaps)
+		if err != nil {
+			return err
+		}
+		wasOpen := state.Open
+		if !state.GiveBack([]string{key}, b.options.Limits(), b.options.Now()) {
+			return nil
+		}
+		encode(&state, cm)
+		_, err = b.options.ConfigMaps.Update(ctx, cm, metav1.UpdateOptions{})
+		switch {
+		case apierrors.IsConflict(err) && pause(ctx, conflictPause):
+			continue
+		case err != nil:
+			return fmt.Errorf("circuit breaker: %w", err)
+		}
+		b.options.Metrics.saw(state.Open)
+		if wasOpen && !state.Open {
+			b.options.Logger.Warn("The circuit breaker is closed again: it had opened by deletions that did not come about")
+		}
+		return nil
+	}
+}
+
 // Closed returns nil if the breaker is closed, an *OpenError if it is open, and any other error if that could not be read.
 // It takes nothing.
 func (b *Breaker) Closed(ctx context.Context) error {

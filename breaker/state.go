@@ -77,6 +77,28 @@ func (s *State) Take(keys []string, limits Limits, now time.Time) []bool {
 	return granted
 }
 
+// GiveBack takes back what was counted for keys whose deletion did not come about; the others it passes over. An opening that
+// rests on them is undone: with their tokens there would have been room. It returns false if there was nothing to do.
+func (s *State) GiveBack(keys []string, limits Limits, now time.Time) bool {
+	before := len(s.Counted)
+	s.Counted = slices.DeleteFunc(slices.Clone(s.Counted), func(key string) bool { return slices.Contains(keys, key) })
+	returned := before - len(s.Counted)
+	if returned == 0 {
+		return false
+	}
+	if !s.Open {
+		s.Taken = s.taken(limits, now)
+	}
+	if now.After(s.Updated) {
+		s.Updated = now
+	}
+	s.Taken = max(0, s.Taken-float64(returned))
+	if s.Open && float64(limits.Burst)-s.Taken+rounding >= 1 {
+		s.Open, s.Since, s.Reason = false, now, ""
+	}
+	return true
+}
+
 // Release closes the breaker and fills the bucket. It returns false if there was nothing to do.
 func (s *State) Release(by string, now time.Time) bool {
 	if !s.Open {

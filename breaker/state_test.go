@@ -94,3 +94,28 @@ func TestTakeAgain(t *testing.T) {
 		t.Errorf("%d keys are remembered", len(s.Counted))
 	}
 }
+
+func TestGiveBack(t *testing.T) {
+	var s State
+	if s.GiveBack([]string{"a"}, limits, start) {
+		t.Error("something was given back that was never taken")
+	}
+	s.Take([]string{"a", "b"}, limits, start)
+	if !s.GiveBack([]string{"a", "c"}, limits, start) || s.Taken != 1 || len(s.Counted) != 1 || s.Counted[0] != "b" {
+		t.Errorf("after one of two: %+v", s)
+	}
+	if s.GiveBack([]string{"a"}, limits, start) {
+		t.Error("given back twice")
+	}
+	// The ninth that is taken beside b is the last one that there is room for.
+	if got := takeNew(&s, 10, start); got != 9 || !s.Open {
+		t.Fatalf("got %d, open %v", got, s.Open)
+	}
+	later := start.Add(time.Minute)
+	if !s.GiveBack([]string{"b"}, limits, later) || s.Open || s.Reason != "" || !s.Since.Equal(later) || s.Taken != 9 {
+		t.Errorf("an opening that rests on what was given back: %+v", s)
+	}
+	if got := takeNew(&s, 2, later); got != 1 || !s.Open {
+		t.Errorf("got %d, open %v; want the token that was given back, and not one more", got, s.Open)
+	}
+}

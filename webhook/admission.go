@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -42,7 +43,7 @@ type Breaker interface {
 	Closed(ctx context.Context) error
 }
 
-// Announcer tells people that an agent was allowed to delete itself. It neither waits nor fails.
+// Announcer tells people that an agent deletes itself, which it was allowed. It neither waits nor fails.
 type Announcer interface {
 	SelfDelete(ctx context.Context, namespace string, proof *policy.SelfDelete, policyHash string)
 }
@@ -79,8 +80,8 @@ type RulesKeeper interface {
 	Kept() bool
 
 	// Observe is shown each new Deployment that a covered namespace is about to store; reinject says what injection
-	// would still add to it.
-	Observe(d *appsv1.Deployment, reinject func() []jsonpatch.Operation)
+	// would still add to one.
+	Observe(namespace string, d *appsv1.Deployment, reinject func(*appsv1.Deployment) []jsonpatch.Operation)
 }
 
 // RuleTimes knows since when rules are enforced. Package enforcement has it.
@@ -108,6 +109,26 @@ type Admission struct {
 	ActivityKey func() string
 
 	holds holds
+
+	// policyReviews lets one policy file be read at a time: it may take 50 MiB.
+	policyReviews exclusive
+}
+
+// exclusive admits one at a time. Its zero value is free.
+type exclusive struct {
+	once sync.Once
+	busy chan struct{}
+}
+
+// acquire waits until it is free, or ctx ends.
+func (s *exclusive) acquire(ctx context.Context) (release func(), err error) {
+	s.once.Do(func() { s.busy = make(chan struct{}, 1) })
+	select {
+	case s.busy <- struct{}{}:
+		return func() { <-s.busy }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // StopHolding answers the self-deletes that are held, and holds none from now on: the server is about to stop, and another
@@ -204,8 +225,8 @@ func (a *Admission) answer(ctx context.Context, dst, body []byte, p *path) ([]by
 func (a *Admission) decide(ctx context.Context, r *request, active Active, p *path) (kind string, result answer) {
 	defer func() {
 		if v := recover(); v != nil {
-			a.Logger.ErrorContext(ctx, "A panic was turned into a fault", "path", p.name, "uid", r.UID, "kind", r.Kind.Kind,
-				"namespace", r.Namespace, "name", r.Name, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			a.Logger.ErrorContext(ctx, "A panic was turned into a fault", "path", p.name, "uid", r.UID, "kind", short(r.Kind.Kind),
+				"namespace", short(r.Namespace), "name", short(r.Name), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 			result = p.fault(faultPanic, fmt.Errorf("the admission server failed; its log has more under uid %s", r.UID))
 		}
 	}()
@@ -267,6 +288,12 @@ func (t *task) objects() (object, old *workload.Object, err error) {
 	return object, old, nil
 }
 
+// short bounds what a request says of itself for a line of the log: the API server's names are shorter.
+func short(s string) string { return bounded(s, maxName) }
+
+// maxName bounds names, in bytes, as the API server does.
+const maxName = 253
+
 // log writes what was refused, and what could not be judged; what was let pass otherwise only when asked for.
 func (a *Admission) log(ctx context.Context, p *path, r *request, result *answer) {
 	level := slog.LevelDebug
@@ -283,8 +310,8 @@ func (a *Admission) log(ctx context.Context, p *path, r *request, result *answer
 		return
 	}
 	a.Logger.LogAttrs(ctx, level, "Answered", slog.String("path", p.name), slog.String("verdict", result.verdict),
-		slog.String("uid", string(r.UID)), slog.String("operation", string(r.Operation)), slog.String("kind", r.Kind.Kind),
-		slog.String("subresource", r.SubResource), slog.String("namespace", r.Namespace), slog.String("name", r.Name),
-		slog.String("user", r.UserInfo.Username), slog.Bool("dryRun", r.DryRun), slog.String("profile", result.profile),
+		slog.String("uid", string(r.UID)), slog.String("operation", short(string(r.Operation))), slog.String("kind", short(r.Kind.Kind)),
+		slog.String("subresource", short(r.SubResource)), slog.String("namespace", short(r.Namespace)), slog.String("name", short(r.Name)),
+		slog.String("user", short(r.UserInfo.Username)), slog.Bool("dryRun", r.DryRun), slog.String("profile", result.profile),
 		slog.Any("rules", result.rules), slog.Int("patch", len(result.patch)), slog.String("message", cmp.Or(result.status.Message, result.complaint)))
 }

@@ -49,7 +49,7 @@ func NewEvents(client clientcorev1.EventsGetter, instance string, metrics *Metri
 	}
 }
 
-// SelfDelete implements Announcer. What does not fit into the queue is logged instead.
+// SelfDelete implements Announcer: it believes what it is told, see Confirmer. What does not fit into the queue is logged instead.
 func (e *Events) SelfDelete(ctx context.Context, namespace string, proof *policy.SelfDelete, policyHash string) {
 	event := newEvent(namespace, proof, policyHash, e.instance, time.Now())
 	select {

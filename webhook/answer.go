@@ -90,11 +90,12 @@ const (
 	faultPanic         faultReason = "panic"
 	faultOverload      faultReason = "overload"
 	faultBreaker       faultReason = "breaker"
+	faultTooMuch       faultReason = "too-much"
 )
 
 var faultReasons = []faultReason{
 	faultNotUnderstood, faultUndecodable, faultFacts, faultDeadline, faultPatch, faultPanic, faultOverload,
-	faultBreaker,
+	faultBreaker, faultTooMuch,
 }
 
 // patched lets the request pass with changes, or as it is if there are none.
@@ -183,6 +184,15 @@ func overloaded() answer {
 }
 
 const retryAfterSeconds = 1
+
+// tooMuch refuses a request that would take more memory or time than one may.
+func tooMuch(err error) answer {
+	return answer{
+		verdict: verdictFault, reason: faultTooMuch,
+		status: failure(http.StatusRequestEntityTooLarge, metav1.StatusReasonRequestEntityTooLarge,
+			"this request is too large to be judged, so it was not admitted: "+bounded(err.Error(), maxComplaint)),
+	}
+}
 
 // notYet refuses a self-delete that may be allowed a moment later. The sidecar tries again; 409 is what it knows it by.
 func notYet(v policy.Verdict) answer {

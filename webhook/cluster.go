@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -227,4 +228,28 @@ func (s scope) namespaces() map[string]cache.Config {
 		watched[name] = cache.Config{}
 	}
 	return watched
+}
+
+// Deleted says whether the Deployment of that UID is terminating or gone. With live it is asked of the API server; else
+// memory answers, which may be a moment old.
+func (c *Cluster) Deleted(ctx context.Context, namespace, name string, uid types.UID, live bool) (bool, error) {
+	var from client.Reader = c.live
+	if m := c.current.Load(); !live && m != nil && m.covers(namespace) {
+		from = m
+	}
+	found, err := read(ctx, from, namespace, name, &appsv1.Deployment{})
+	if err != nil {
+		return false, err
+	}
+	return found == nil || found.GetUID() != uid || found.GetDeletionTimestamp() != nil, nil
+}
+
+// StoredDeployment returns a Deployment as the API server has it, nil if there is none.
+func (c *Cluster) StoredDeployment(ctx context.Context, namespace, name string) (*appsv1.Deployment, error) {
+	d := &appsv1.Deployment{}
+	found, err := read(ctx, c.live, namespace, name, d)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	return d, nil
 }

@@ -25,6 +25,9 @@ const (
 	lastAnswers = writeTimeout
 )
 
+// uploadBuffer bounds what HTTP/2 holds of bodies that no handler has read yet, for a connection, in bytes.
+const uploadBuffer = 128 << 10
+
 // drainer ends a server's connections without losing a request.
 //
 // http.Server.Shutdown alone would: it closes every connection that is idle at that moment, and a request that the
@@ -47,7 +50,9 @@ func (d *drainer) attach(s *http.Server) error {
 	// Configured for itself, it takes its limits from the farewell server, and timeouts from the one it serves for.
 	d.farewell.TLSConfig, d.farewell.IdleTimeout = s.TLSConfig, s.IdleTimeout
 	//nolint:staticcheck // Deprecated for net/http's own HTTP/2, which cannot say goodbye without closing what is idle.
-	if err := http2.ConfigureServer(&d.farewell, &http2.Server{}); err != nil {
+	if err := http2.ConfigureServer(&d.farewell, &http2.Server{
+		MaxUploadBufferPerConnection: uploadBuffer, MaxUploadBufferPerStream: uploadBuffer,
+	}); err != nil {
 		return fmt.Errorf("set up HTTP/2: %w", err)
 	}
 	s.TLSNextProto = d.farewell.TLSNextProto

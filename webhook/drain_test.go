@@ -27,13 +27,20 @@ type testServer struct {
 	done              chan error
 }
 
-func startServer(t *testing.T, a *Admission, drainDelay time.Duration) *testServer {
+func startServer(t testing.TB, a *Admission, drainDelay time.Duration) *testServer {
+	t.Helper()
+	return startServerWith(t, a, func(o *Options) { o.DrainDelay = drainDelay })
+}
+
+func startServerWith(t testing.TB, a *Admission, change func(*Options)) *testServer {
 	t.Helper()
 	certificate := newCertificate(t)
-	server, err := NewServer(Options{
-		Admission: a, Gatherer: noMetrics{}, DrainDelay: drainDelay,
+	options := Options{
+		Admission: a, Gatherer: noMetrics{},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil },
-	})
+	}
+	change(&options)
+	server, err := NewServer(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +302,7 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-func listenLocally(t *testing.T) net.Listener {
+func listenLocally(t testing.TB) net.Listener {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -305,7 +312,7 @@ func listenLocally(t *testing.T) net.Listener {
 	return listener
 }
 
-func newCertificate(t *testing.T) *tls.Certificate {
+func newCertificate(t testing.TB) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

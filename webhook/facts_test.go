@@ -42,6 +42,7 @@ func TestOnAPIServer(t *testing.T) {
 	c.fill(t)
 	t.Run("facts", func(t *testing.T) { c.testFacts(t, cp) })
 	t.Run("events", func(t *testing.T) { testEvents(t, c.api.CoreV1()) })
+	t.Run("forged review", func(t *testing.T) { c.testForgedReview(t, cp) })
 }
 
 func (c *inCluster) testFacts(t *testing.T, cp *controlplane.ControlPlane) {

@@ -72,8 +72,9 @@ func noFacts(bool) (*policy.Facts, error) {
 // rulesKept is a RulesKeeper that keeps, or not, and learns nothing.
 type rulesKept bool
 
-func (k rulesKept) Kept() bool                                               { return bool(k) }
-func (k rulesKept) Observe(*appsv1.Deployment, func() []jsonpatch.Operation) {}
+func (k rulesKept) Kept() bool { return bool(k) }
+func (k rulesKept) Observe(string, *appsv1.Deployment, func(*appsv1.Deployment) []jsonpatch.Operation) {
+}
 
 func newTestAdmission(p *fakePolicy) (*Admission, *prometheus.Registry) {
 	registry := prometheus.NewRegistry()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"strconv"
@@ -22,12 +21,15 @@ const (
 	maxMargin = 500 * time.Millisecond
 )
 
-// handler puts one of Admission's answers on HTTP.
+// handler puts one of Admission's answers on HTTP. Its clients are strangers: it holds nothing for bytes that have not come,
+// and bounds what a body may make it do before it does that.
 type handler struct {
 	answer func(ctx context.Context, dst, body []byte) ([]byte, error)
-	// overload is the answer to a request that there is no room for.
+	// overload and tooMuch are the answers to a request that there is no room for, and to one that is more than is decoded.
 	overload func() answer
+	tooMuch  func(error) answer
 	maxBody  int64
+	bodies   *bodies
 	limiter  *limiter
 	metrics  *Metrics
 }
@@ -41,40 +43,56 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if code == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", http.MethodPost)
 		}
+		leaveUnread(w, r)
 		h.refuse(w, code, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience(r))
 	defer cancel()
-	size := r.ContentLength
-	if size < 0 {
-		size = h.maxBody
+	reader, err := newBodyReader(h.bodies, w, r, h.maxBody)
+	defer reader.close()
+	var body []byte
+	if err == nil {
+		body, err = reader.read(w)
 	}
-	release, err := h.limiter.acquire(ctx, size)
 	if err != nil {
-		h.turnAway(w, r)
+		leaveUnread(w, r)
+		h.unread(w, body, err)
 		return
 	}
-	taken := &room{release: release, small: size < shareBytes}
+	load, err := weigh(body)
+	if err != nil {
+		h.decline(w, body, http.StatusRequestEntityTooLarge, h.tooMuch(err), err)
+		return
+	}
+	n := shares(int64(len(body)), load.decoded())
+	release, err := h.limiter.acquire(ctx, n)
+	if err != nil {
+		h.turnAway(w, body)
+		return
+	}
+	// Nothing of the body is needed once it has been decoded, and nobody waits before.
+	taken := &room{release: func() { release(); reader.close() }, small: n == 1}
 	defer taken.leave()
-	in, out := takeBuffer(), takeBuffer()
-	defer putBuffer(in)
-	if err := h.read(in, w, r); err != nil {
-		code := http.StatusBadRequest
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			code = http.StatusRequestEntityTooLarge
-		}
-		h.refuse(w, code, err)
-		return
-	}
-	answer, err := h.answer(withRoom(ctx, taken), out.AvailableBuffer(), in.Bytes())
+	out := takeBuffer()
+	answer, err := h.answer(withRoom(ctx, taken), out.AvailableBuffer(), body)
 	if err != nil {
 		h.refuse(w, http.StatusBadRequest, err)
 		return
 	}
 	writeJSON(w, answer)
+	answeredOn(r.Context())
 	// The answer may have outgrown out's memory: what is kept is what it grew into.
 	putBuffer(bytes.NewBuffer(answer))
+}
+
+// leaveUnread ends a request whose body is not read to its end. By itself net/http would go on reading it, in order to use
+// the connection again, and wait for a client that sends nothing. HTTP/2 has streams for that.
+func leaveUnread(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 2 && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // precheck refuses what is not worth reading.
@@ -93,30 +111,44 @@ func (h *handler) precheck(r *http.Request) (code int, err error) {
 	return 0, nil
 }
 
-func (h *handler) read(in *bytes.Buffer, w http.ResponseWriter, r *http.Request) error {
-	if r.ContentLength > 0 {
-		in.Grow(int(r.ContentLength) + bytes.MinRead) // ReadFrom wants that much more room to notice the end
+// unread answers a request whose body was not read to its end: got is what has come of it.
+func (h *handler) unread(w http.ResponseWriter, got []byte, err error) {
+	switch tooLarge := new(http.MaxBytesError); {
+	case errors.Is(err, errOverload), errors.Is(err, errSlow):
+		h.turnAway(w, got)
+	case errors.As(err, &tooLarge):
+		h.refuse(w, http.StatusRequestEntityTooLarge, err)
+	case errors.Is(err, errTimeout):
+		h.refuse(w, http.StatusRequestTimeout, err)
+	default:
+		h.refuse(w, http.StatusBadRequest, err)
 	}
-	_, err := in.ReadFrom(http.MaxBytesReader(w, r.Body, h.maxBody))
-	return err
 }
 
-// maxPeek bounds what is read of a request that there is no room for.
+// maxPeek bounds what is read of a request that is not decoded.
 const maxPeek = 1 << 10
 
-// turnAway answers for want of room, mostly by telling the API server's client to come back. The request's uid is needed
-// for that, which the API server writes first; where it is not found there, HTTP says the same, though as a failed call.
-func (h *handler) turnAway(w http.ResponseWriter, r *http.Request) {
-	h.metrics.fault(faultOverload)
-	if uid := peekUID(io.LimitReader(r.Body, maxPeek)); uid != "" {
-		a := h.overload()
+// turnAway answers for want of room, mostly by telling the API server's client to come back.
+func (h *handler) turnAway(w http.ResponseWriter, got []byte) {
+	w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
+	a := h.overload()
+	h.decline(w, got, http.StatusTooManyRequests, a, errOverload)
+}
+
+// decline answers a request that is not decoded. The request's uid is needed for an answer, which the API server writes
+// first; where it is not found there, HTTP says the same, though as a failed call.
+func (h *handler) decline(w http.ResponseWriter, got []byte, code int, a answer, err error) {
+	h.metrics.fault(a.reason)
+	if uid := peekUID(bytes.NewReader(got[:min(len(got), maxPeek)])); uid != "" {
 		if answer, err := appendAnswer(nil, uid, &a); err == nil {
 			writeJSON(w, answer)
 			return
 		}
 	}
-	w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
-	h.refuse(w, http.StatusTooManyRequests, errOverload)
+	if code == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
+	}
+	h.refuse(w, code, err)
 }
 
 func (h *handler) refuse(w http.ResponseWriter, code int, err error) {

@@ -16,9 +16,14 @@ import (
 func newTestHandler(t *testing.T, p *fakePolicy) *handler {
 	t.Helper()
 	a, _ := newTestAdmission(p)
+	return handlerOf(a, DefaultMaxInFlight)
+}
+
+// handlerOf is the handler of /validate as a server with room for so many requests has it.
+func handlerOf(a *Admission, maxInFlight int) *handler {
 	return &handler{
-		answer: a.Validate, overload: overloaded,
-		maxBody: DefaultMaxBody, limiter: newLimiter(DefaultMaxInFlight), metrics: a.Metrics,
+		answer: a.Validate, overload: overloaded, tooMuch: tooMuch, maxBody: DefaultMaxBody,
+		bodies: newBodies(maxInFlight, DefaultMaxBody), limiter: newLimiter(maxInFlight), metrics: a.Metrics,
 	}
 }
 
@@ -81,7 +86,7 @@ func TestMalformed(t *testing.T) {
 			body: strings.Replace(good, `"template":`, `"template":{},"template":`, 1),
 		},
 		{name: "bad UTF-8", body: strings.Replace(good, "uid-1", "uid-\xff", 1), code: 400, message: "UTF-8"},
-		{name: "deep", body: `{"deep":` + strings.Repeat("[", 20000), code: 400, message: "no AdmissionReview"},
+		{name: "deep", body: `{"deep":` + strings.Repeat("[", 20000), code: 413, message: "more than 128 deep"},
 	}
 	h := newTestHandler(t, &fakePolicy{})
 	for _, tt := range tests {
@@ -186,7 +191,7 @@ func TestOverload(t *testing.T) {
 		got.Result.Details == nil || got.Result.Details.RetryAfterSeconds != 1 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	w = post(h, strings.NewReader(`{"padding":"`+strings.Repeat("x", maxPeek)+`"}`))
+	w = post(h, strings.NewReader(`{"padding":"`+strings.Repeat("x", 2*maxPeek)+`"}`))
 	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" {
 		t.Errorf("a request whose uid is not found: %d %v %s", w.Code, w.Header(), w.Body)
 	}

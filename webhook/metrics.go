@@ -25,6 +25,9 @@ type Metrics struct {
 	held           prometheus.Gauge
 	heldFor        prometheus.Histogram
 	eventsLost     prometheus.Counter
+
+	callers           *prometheus.CounterVec
+	connectionsClosed *prometheus.CounterVec
 }
 
 // NewMetrics registers the server's metrics, and those of the process, with a registry of its own.
@@ -87,6 +90,20 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		Name: "agent_lifecycle_self_delete_events_lost_total",
 		Help: "Events of self-deletes that could not be written. The audit log has the proof.",
 	})
+	m.callers = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "agent_lifecycle_admission_callers_total",
+		Help: "Requests by their client: proven by a certificate, unproven where none is asked for, refused without one.",
+	}, []string{"caller"})
+	for _, caller := range []string{callerProven, callerUnproven, callerRefused} {
+		m.callers.WithLabelValues(caller)
+	}
+	m.connectionsClosed = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "agent_lifecycle_admission_connections_closed_total",
+		Help: "Connections that were closed because there were too many: the oldest without an answered request, or idle ones.",
+	}, []string{"reason"})
+	for _, reason := range []string{closedUnanswered, closedIdle} {
+		m.connectionsClosed.WithLabelValues(reason)
+	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "agent_lifecycle_build_info", Help: "1, with the program's version.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
@@ -98,6 +115,7 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 	}
 	registry.MustRegister(m.decisions, m.duration, m.inFlight, m.faults, m.refused, m.reloads, m.lastReload, m.policyInfo,
 		m.coverage, m.restartRuleSet, build, m.selfDeletes, m.held, m.heldFor, m.eventsLost,
+		m.callers, m.connectionsClosed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -16,7 +16,7 @@ func peekUID(r io.Reader) types.UID {
 		}
 	}
 	value, err := dec.ReadToken()
-	if err != nil || value.Kind() != '"' {
+	if err != nil || value.Kind() != '"' || len(value.String()) > maxName {
 		return ""
 	}
 	return types.UID(value.String())

@@ -32,7 +32,7 @@ func (t *task) ofPolicy() bool { return t.Name == lifecycle.PolicyConfigMap }
 
 // reviewPolicy answers whether a server could load the policy that is written. It knows of one file only what is in it:
 // whether the registrations fit is found by those that load it.
-func (a *Admission) reviewPolicy(_ context.Context, t *task) answer {
+func (a *Admission) reviewPolicy(ctx context.Context, t *task) answer {
 	data, err := decodeData(t.Object)
 	if err != nil {
 		return fault(faultUndecodable, err)
@@ -41,6 +41,11 @@ func (a *Admission) reviewPolicy(_ context.Context, t *task) answer {
 	if !has {
 		return unloadable(field.Required(policyField, noPolicy(data)))
 	}
+	release, err := a.policyReviews.acquire(ctx)
+	if err != nil {
+		return fault(faultDeadline, errors.New("other policies are being read"))
+	}
+	defer release()
 	if _, err := compile([]byte(file)); err != nil {
 		return unloadable(err)
 	}
@@ -79,13 +84,16 @@ func noPolicy(data map[string]string) string {
 func unloadable(err error) answer {
 	a := answer{verdict: verdictDeny}
 	a.status = failure(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid,
-		"refused, since no server could load this policy:\n- "+strings.ReplaceAll(err.Error(), "\n", "\n- "))
+		"refused, since no server could load this policy:\n- "+bounded(strings.ReplaceAll(err.Error(), "\n", "\n- "), maxUnloadable))
 	a.status.Details = &statusDetails{Name: lifecycle.PolicyConfigMap, Kind: "ConfigMap", Causes: mistakes(err)}
 	return a
 }
 
-// maxMistakes bounds the causes of one refusal.
-const maxMistakes = 50
+// maxMistakes bounds the causes of one refusal, maxUnloadable its message in bytes.
+const (
+	maxMistakes   = 50
+	maxUnloadable = 32 << 10
+)
 
 // mistakes are what is wrong with a policy file: a cause for each field, or one for the whole.
 func mistakes(err error) []cause {

@@ -272,7 +272,8 @@ func TestPolicyFaultsRefuse(t *testing.T) {
 // The largest ConfigMap there is, twice in an update, is read.
 func TestLargePolicy(t *testing.T) {
 	a, _ := newTestAdmission(&fakePolicy{})
-	h := &handler{answer: a.ReviewPolicy, overload: overloaded, maxBody: DefaultMaxBody, limiter: newLimiter(DefaultMaxInFlight), metrics: a.Metrics}
+	h := handlerOf(a, DefaultMaxInFlight)
+	h.answer = a.ReviewPolicy
 	example := string(v1alpha1.Example())
 	text := example + strings.Repeat("#\n", (v1alpha1.MaxSize-len(example))/2)
 	r := newPolicyRequest(t, policyFileOf(text))

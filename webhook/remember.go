@@ -87,7 +87,7 @@ func key(o client.Object) metav1.ObjectMeta {
 func identity(o client.Object) metav1.ObjectMeta {
 	m := key(o)
 	m.UID, m.Labels, m.OwnerReferences = o.GetUID(), o.GetLabels(), o.GetOwnerReferences()
-	m.CreationTimestamp = o.GetCreationTimestamp()
+	m.CreationTimestamp, m.DeletionTimestamp = o.GetCreationTimestamp(), o.GetDeletionTimestamp()
 	return m
 }
 

@@ -24,6 +24,14 @@ const (
 	// lookAgain is how long a sighting of kept or dropped rules holds. The feature gate can change with a restart of
 	// the API server that leaves its version alone.
 	lookAgain = time.Hour
+
+	// storedAfter is when a Deployment that was shown is looked at in the cluster, storedWithin how old it may be then: it
+	// is the one that was about to be stored.
+	storedAfter  = 2 * time.Second
+	storedWithin = time.Minute
+
+	// maxSightings bounds the Deployments that wait to be looked at.
+	maxSightings = 16
 )
 
 // ServerVersion reads the API server's version; a discovery client does.
@@ -31,15 +39,25 @@ type ServerVersion interface {
 	ServerVersion() (*apiversion.Info, error)
 }
 
+// StoredDeployments reads a Deployment as the API server has it; nil if there is none. Cluster does.
+type StoredDeployments interface {
+	StoredDeployment(ctx context.Context, namespace, name string) (*appsv1.Deployment, error)
+}
+
 // RestartRules finds out whether the API server keeps container restart rules: its version is new enough, and what
 // /validate sees still has what /mutate put in. A closed feature gate drops the fields silently, before validation.
+//
+// What /validate sees is a hint alone, since anybody may have sent it: what counts is the Deployment that is stored then.
 //
 // Until the version is known the answer is no: an agent without the rules is admitted and works.
 type RestartRules struct {
 	server  ServerVersion
+	stored  StoredDeployments
 	metrics *Metrics
 	log     *slog.Logger
 	now     func() time.Time
+
+	sightings chan sighting
 
 	mu      sync.Mutex
 	version string
@@ -49,13 +67,22 @@ type RestartRules struct {
 	seen    time.Time
 }
 
-// NewRestartRules returns a RestartRules that knows nothing yet; Run asks the server.
-func NewRestartRules(server ServerVersion, metrics *Metrics, log *slog.Logger) *RestartRules {
-	return &RestartRules{server: server, metrics: metrics, log: log, now: time.Now}
+// sighting is a Deployment that was about to be stored, and tells something about restart rules.
+type sighting struct {
+	namespace, name string
+	reinject        func(*appsv1.Deployment) []jsonpatch.Operation
 }
 
-// Run keeps the server's version current until ctx ends.
+// NewRestartRules returns a RestartRules that knows nothing yet; Run asks the server.
+func NewRestartRules(server ServerVersion, stored StoredDeployments, metrics *Metrics, log *slog.Logger) *RestartRules {
+	return &RestartRules{
+		server: server, stored: stored, metrics: metrics, log: log, now: time.Now, sightings: make(chan sighting, maxSightings),
+	}
+}
+
+// Run keeps the server's version current, and looks at the Deployments that were shown, until ctx ends.
 func (r *RestartRules) Run(ctx context.Context) error {
+	go r.lookAtStored(ctx)
 	for {
 		wait := askVersion
 		if err := r.ask(); err != nil {
@@ -102,18 +129,66 @@ func (r *RestartRules) Kept() bool {
 	return r.recent && !r.dropped
 }
 
-// Observe implements RulesKeeper. Only a Deployment that lacks restart rules and nothing else tells that they were
-// dropped: one that lacks more did not come through /mutate, or was changed after it.
-func (r *RestartRules) Observe(d *appsv1.Deployment, reinject func() []jsonpatch.Operation) {
+// lookAtStored looks at what was shown, one after the other, until ctx ends.
+func (r *RestartRules) lookAtStored(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-r.sightings:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(storedAfter):
+			}
+			if err := r.look(ctx, s); err != nil {
+				r.log.WarnContext(ctx, "Whether a new Deployment has its restart rules cannot be read", "namespace", s.namespace,
+					"deployment", s.name, "error", err)
+			}
+		}
+	}
+}
+
+// Observe implements RulesKeeper.
+func (r *RestartRules) Observe(namespace string, d *appsv1.Deployment, reinject func(*appsv1.Deployment) []jsonpatch.Operation) {
 	if !r.Kept() || r.sawRecently() {
 		return
 	}
-	missing := reinject()
+	if _, tells := dropped(d, reinject(d)); !tells || d.Name == "" {
+		return
+	}
+	select {
+	case r.sightings <- sighting{namespace, d.Name, reinject}:
+	default: // Others are looked at; one is enough.
+	}
+}
+
+// look concludes from a Deployment as it was stored.
+func (r *RestartRules) look(ctx context.Context, s sighting) error {
+	if r.sawRecently() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storedWithin)
+	defer cancel()
+	d, err := r.stored.StoredDeployment(ctx, s.namespace, s.name)
+	if err != nil || d == nil || r.now().Sub(d.CreationTimestamp.Time) > storedWithin {
+		return err
+	}
+	if lost, tells := dropped(d, s.reinject(d)); tells {
+		r.conclude(lost, d)
+	}
+	return nil
+}
+
+// dropped says whether a Deployment tells that restart rules are dropped, or that they are kept. Only one that lacks restart
+// rules and nothing else tells that they were dropped: one that lacks more did not come through /mutate, or was changed
+// after it.
+func dropped(d *appsv1.Deployment, missing []jsonpatch.Operation) (lost, tells bool) {
 	switch {
-	case len(missing) == 0 && hasRestartRules(d):
-		r.conclude(false, d)
-	case len(missing) > 0 && onlyRestartRules(missing):
-		r.conclude(true, d)
+	case len(missing) == 0:
+		return false, hasRestartRules(d)
+	default:
+		return true, onlyRestartRules(missing)
 	}
 }
 

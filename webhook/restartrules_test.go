@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiversion "k8s.io/apimachinery/pkg/version"
 )
 
@@ -23,8 +25,15 @@ func (v *fakeVersion) ServerVersion() (*apiversion.Info, error) {
 	return &apiversion.Info{GitVersion: string(*v)}, nil
 }
 
+// storedOne is a cluster with one Deployment, or none.
+type storedOne struct{ d *appsv1.Deployment }
+
+func (s *storedOne) StoredDeployment(context.Context, string, string) (*appsv1.Deployment, error) {
+	return s.d, nil
+}
+
 func newTestRestartRules(v *fakeVersion) *RestartRules {
-	return NewRestartRules(v, NewMetrics(prometheus.NewRegistry(), "test"), slog.New(slog.DiscardHandler))
+	return NewRestartRules(v, &storedOne{}, NewMetrics(prometheus.NewRegistry(), "test"), slog.New(slog.DiscardHandler))
 }
 
 func TestRestartRulesByVersion(t *testing.T) {
@@ -86,23 +95,76 @@ func TestRestartRulesObserve(t *testing.T) {
 			now := time.Now()
 			r.now = func() time.Time { return now }
 			must(t, r.ask())
-			r.Observe(tt.d, func() []jsonpatch.Operation { return tt.missing })
+			show := func(missing []jsonpatch.Operation) (looked bool) {
+				r.Observe(covered, tt.d, func(*appsv1.Deployment) []jsonpatch.Operation { looked = true; return missing })
+				return looked
+			}
+			stored := tt.d.DeepCopy()
+			stored.CreationTimestamp = metav1.NewTime(now)
+			r.stored = &storedOne{stored}
+			show(tt.missing)
+			if !r.Kept() {
+				t.Fatal("concluded from what a request says")
+			}
+			lookAtSightings(t, r)
 			if got := r.Kept(); got != tt.kept {
 				t.Errorf("kept %v, want %v", got, tt.kept)
 			}
-			looked := false
-			r.Observe(tt.d, func() []jsonpatch.Operation { looked = true; return nil })
-			if looked != tt.again {
+			if looked := show(nil); looked != tt.again {
 				t.Errorf("looked at the next one: %v, want %v", looked, tt.again)
 			}
 			now = now.Add(lookAgain)
 			if !r.Kept() {
 				t.Error("it is never tried again")
 			}
-			looked = false
-			r.Observe(tt.d, func() []jsonpatch.Operation { looked = true; return nil })
-			if !looked {
+			if !show(nil) {
 				t.Error("after a while nothing is looked at")
+			}
+		})
+	}
+}
+
+// lookAtSightings looks at all Deployments that were shown, as Run does.
+func lookAtSightings(t *testing.T, r *RestartRules) {
+	t.Helper()
+	for len(r.sightings) > 0 {
+		must(t, r.look(t.Context(), <-r.sightings))
+	}
+}
+
+// A review that nobody stored anything after tells nothing: restart rules are not switched by a stranger (hole H16).
+func TestForgedReviewSwitchesNoRestartRules(t *testing.T) {
+	missing := []jsonpatch.Operation{{Operation: "add", Path: "/spec/template/spec/containers/0/restartPolicyRules"}}
+	old := newDeployment()
+	old.CreationTimestamp = metav1.NewTime(time.Now().Add(-2 * storedWithin))
+	other := newDeployment()
+	other.CreationTimestamp = metav1.Now()
+	for name, tt := range map[string]struct {
+		stored  *appsv1.Deployment
+		missing []jsonpatch.Operation // of what is stored
+	}{
+		"nothing is stored":             {nil, nil},
+		"an older one is stored":        {old, missing},
+		"what is stored lacks no rules": {other, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			version := fakeVersion("v1.36.0")
+			r := newTestRestartRules(&version)
+			r.stored = &storedOne{tt.stored}
+			must(t, r.ask())
+			forged := newDeployment()
+			r.Observe(covered, forged, func(d *appsv1.Deployment) []jsonpatch.Operation {
+				if d == forged {
+					return missing
+				}
+				return tt.missing
+			})
+			if len(r.sightings) != 1 {
+				t.Fatalf("%d sightings, want 1", len(r.sightings))
+			}
+			lookAtSightings(t, r)
+			if !r.Kept() {
+				t.Error("a forged review switched restart rules off")
 			}
 		})
 	}

@@ -61,6 +61,8 @@ func decodeReview(body []byte) (*request, error) {
 		return nil, errors.New("the AdmissionReview has no request")
 	case r.Request.UID == "":
 		return nil, errors.New("the request has no uid, so that it cannot be answered")
+	case len(r.Request.UID) > maxName:
+		return nil, fmt.Errorf("the request's uid has %d bytes; at most %d are accepted", len(r.Request.UID), maxName)
 	}
 	return r.Request, nil
 }

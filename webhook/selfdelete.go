@@ -44,8 +44,9 @@ func (a *Admission) answerSelfDelete(ctx context.Context, t *task, r *policy.Req
 	return result
 }
 
-// passBreaker counts and announces a deletion of a Deployment, which takes all the rest along. A claim that is deleted by
-// itself counts for nothing, but waits like all others while the breaker is open.
+// passBreaker counts a deletion of a Deployment, which takes all the rest along, and hands it to the Announcer. It has to be
+// counted before the answer, since the count is what refuses; the Confirmer gives back what does not come about. A claim that
+// is deleted by itself counts for nothing, but waits like all others while the breaker is open.
 func (a *Admission) passBreaker(ctx context.Context, t *task, r *policy.Request, proof *policy.SelfDelete) error {
 	switch {
 	case r.Old.Claim != nil:

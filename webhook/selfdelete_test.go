@@ -183,7 +183,7 @@ func TestHeldLeaveRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &kubelet{reports: make(chan struct{})}
 		a, _, _, registry := selfDeleting(k)
-		h := &handler{answer: a.Validate, maxBody: DefaultMaxBody, limiter: newLimiter(1), metrics: a.Metrics}
+		h := handlerOf(a, 1)
 		send := func(r *admissionv1.AdmissionRequest) (code int32, took time.Duration) {
 			start := time.Now()
 			answer := parseAnswer(t, post(h, strings.NewReader(string(reviewOf(t, r)))).Body.Bytes())
@@ -223,7 +223,7 @@ func TestHeldLeaveRoom(t *testing.T) {
 func TestLargeIsNotHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, _, _, _ := selfDeleting(&kubelet{reports: make(chan struct{})})
-		h := &handler{answer: a.Validate, maxBody: DefaultMaxBody, limiter: newLimiter(4), metrics: a.Metrics}
+		h := handlerOf(a, 4)
 		r, d := deletion(t, "d"), newDeployment()
 		d.Annotations = map[string]string{"large": strings.Repeat("x", shareBytes)}
 		r.OldObject = raw(t, d)

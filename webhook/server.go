@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -35,7 +36,7 @@ const (
 	readTimeout       = 15 * time.Second
 	writeTimeout      = maxTimeout + 5*time.Second
 	idleTimeout       = 120 * time.Second
-	maxHeaderBytes    = 64 << 10
+	maxHeaderBytes    = 16 << 10
 )
 
 // Options configures a Server.
@@ -51,6 +52,9 @@ type Options struct {
 
 	// Gatherer of /metrics. Required.
 	Gatherer prometheus.Gatherer
+
+	// ClientCA is the authority of the clients that may ask for admission; nil: clients need no certificate.
+	ClientCA *ClientCA
 
 	// MaxBody and MaxInFlight: see the defaults, which zero stands for.
 	MaxBody     int64
@@ -84,6 +88,7 @@ type Server struct {
 	log      *slog.Logger
 	draining atomic.Bool
 	drain    drainer
+	callers  callers
 }
 
 // NewServer returns a Server that Run starts.
@@ -91,7 +96,11 @@ func NewServer(options Options) (*Server, error) {
 	if err := options.complete(); err != nil {
 		return nil, err
 	}
-	return &Server{options: options, log: options.Admission.Logger}, nil
+	logger, metrics := options.Admission.Logger, options.Admission.Metrics
+	return &Server{
+		options: options, log: logger,
+		callers: callers{ca: options.ClientCA, metrics: metrics, log: logger, now: time.Now},
+	}, nil
 }
 
 // Run serves on both listeners until ctx ends, and then stops so that no request is lost: it turns unready, keeps
@@ -104,7 +113,10 @@ func (s *Server) Run(ctx context.Context, admission, health net.Listener) error 
 	if err := s.drain.attach(admissionServer); err != nil {
 		return err
 	}
+	admissionServer.TLSConfig = s.callers.config(admissionServer.TLSConfig)
+	s.bound(admissionServer, maxUnanswered, maxAnswered)
 	healthServer := s.newHTTPServer(base, s.healthHandler())
+	s.bound(healthServer, maxHealth, maxHealth)
 	failed := make(chan error, 2)
 	serve := func(name string, run func() error) {
 		if err := run(); !errors.Is(err, http.ErrServerClosed) {
@@ -145,25 +157,32 @@ func (s *Server) newHTTPServer(base context.Context, handler http.Handler) *http
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		// Failed handshakes are worth seeing: an API server that does not trust the certificate is among them.
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog: log.New(newLimitedLog(s.log), "", 0),
 	}
 }
 
+// bound bounds how many connections a server has.
+func (s *Server) bound(server *http.Server, unanswered, answered int) {
+	c := &connections{maxUnanswered: unanswered, maxAnswered: answered, closed: func(reason string) {
+		s.options.Admission.Metrics.connectionsClosed.WithLabelValues(reason).Inc()
+	}}
+	c.attach(server)
+}
+
 func (s *Server) admissionHandler() http.Handler {
-	limiter := newLimiter(s.options.MaxInFlight)
+	limiter, bodies := newLimiter(s.options.MaxInFlight), newBodies(s.options.MaxInFlight, s.options.MaxBody)
 	mux := http.NewServeMux()
-	handle := func(pattern string, answer func(ctx context.Context, dst, body []byte) ([]byte, error), overload func() answer) {
-		mux.Handle(pattern, &handler{
-			answer: answer, overload: overload,
-			maxBody: s.options.MaxBody, limiter: limiter, metrics: s.options.Admission.Metrics,
-		})
+	handle := func(pattern string, h handler) {
+		h.maxBody, h.bodies, h.limiter, h.metrics = s.options.MaxBody, bodies, limiter, s.options.Admission.Metrics
+		mux.Handle(pattern, &h)
 	}
-	handle("/mutate", s.options.Admission.Mutate, overloaded)
-	handle("/policy", s.options.Admission.ReviewPolicy, overloaded)
-	handle(policyPath, s.options.Admission.ReviewPolicy, overloaded)
-	handle("/stamp", s.options.Admission.Stamp, unstamped)
-	handle("/validate", s.options.Admission.Validate, overloaded)
-	return s.drain.wrap(mux)
+	a := s.options.Admission
+	handle("/mutate", handler{answer: a.Mutate, overload: overloaded, tooMuch: tooMuch})
+	handle("/policy", handler{answer: a.ReviewPolicy, overload: overloaded, tooMuch: tooMuch})
+	handle(policyPath, handler{answer: a.ReviewPolicy, overload: overloaded, tooMuch: tooMuch})
+	handle("/stamp", handler{answer: a.Stamp, overload: unstamped, tooMuch: unstampedTooMuch})
+	handle("/validate", handler{answer: a.Validate, overload: overloaded, tooMuch: tooMuch})
+	return s.drain.wrap(s.callers.wrap(mux))
 }
 
 func (s *Server) healthHandler() http.Handler {

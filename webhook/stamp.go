@@ -32,6 +32,9 @@ func (a *Admission) stamp(_ context.Context, t *task) answer {
 // unstamped lets an object pass that there is no room to look at.
 func unstamped() answer { return passed(faultOverload, errOverload) }
 
+// unstampedTooMuch lets an object pass that is more than is decoded.
+func unstampedTooMuch(err error) answer { return passed(faultTooMuch, err) }
+
 // decodeMetadata reads labels and annotations of an object and passes over everything else: Secrets are among those that
 // are stamped. An error holds no value of the object, since it is logged.
 func decodeMetadata(object jsontext.Value) (*metav1.ObjectMeta, error) {

@@ -167,17 +167,25 @@ func TestStampReadsMetadataOnly(t *testing.T) {
 // Want of room holds up no creation either.
 func TestStampOverload(t *testing.T) {
 	a, registry := newTestAdmission(&fakePolicy{})
-	h := &handler{answer: a.Stamp, overload: unstamped, maxBody: DefaultMaxBody, limiter: newLimiter(1), metrics: a.Metrics}
+	h := handlerOf(a, 1)
+	h.answer, h.overload, h.tooMuch = a.Stamp, unstamped, unstampedTooMuch
 	h.limiter.maxWait = time.Millisecond
 	release, err := h.limiter.acquire(context.Background(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer release()
 	w := post(h, bytes.NewReader(reviewOf(t, newStampRequest(t))))
 	got := parseAnswer(t, w.Body.Bytes())
 	if w.Code != http.StatusOK || got.UID != "uid-1" || !got.Allowed || got.AuditAnnotations["fault"] != string(faultOverload) {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	release()
+	// Neither does an object that is more than is decoded.
+	r := newStampRequest(t)
+	r.Object.Raw = []byte(`{"data":[` + repeated(`{}`, maxListed+1) + `]}`)
+	got = parseAnswer(t, post(h, bytes.NewReader(reviewOf(t, r))).Body.Bytes())
+	if got.UID != "uid-1" || !got.Allowed || got.AuditAnnotations["fault"] != string(faultTooMuch) {
+		t.Errorf("too much: %+v", got)
 	}
 	if n := metric(t, registry, `agent_lifecycle_admission_faults_total{reason="overload"}`); n != "1" {
 		t.Errorf("counted %q times", n)

@@ -6,6 +6,7 @@ import (
 
 	"gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/policy"
@@ -78,8 +79,8 @@ func (a *Admission) observeRestartRules(t *task, r *policy.Request) {
 	if r.Old != nil || r.Object == nil || r.Object.Deployment == nil {
 		return
 	}
-	a.RestartRules.Observe(r.Object.Deployment, func() []jsonpatch.Operation {
-		patch, _ := t.policy.Inject(t.Namespace, r.Object.Deployment.DeepCopy(), nil, inject.Options{RestartRules: true})
+	a.RestartRules.Observe(t.Namespace, r.Object.Deployment, func(d *appsv1.Deployment) []jsonpatch.Operation {
+		patch, _ := t.policy.Inject(t.Namespace, d.DeepCopy(), nil, inject.Options{RestartRules: true})
 		return patch
 	})
 }

@@ -19,6 +19,7 @@ const (
 )
 
 func main() {
+	program.LimitMemory()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

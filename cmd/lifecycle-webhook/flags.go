@@ -35,6 +35,7 @@ type flags struct {
 	tlsCert, tlsKey      string
 	caSecret             string
 	dnsNames             []string
+	clientCA             string
 	reaper               bool
 	reaping              reapingFlags
 	drainDelay           time.Duration
@@ -79,12 +80,14 @@ func (f *flags) Define(set *flag.FlagSet) {
 		f.dnsNames = append(f.dnsNames, s)
 		return nil
 	})
+	set.StringVar(&f.clientCA, "client-ca", "",
+		"`file` of the authority whose client certificates may ask for admission; empty: no certificate is asked for")
 	set.BoolVar(&f.reaper, "reaper", true, "look after what agents leave undone, while this replica holds the Lease")
 	set.DurationVar(&f.drainDelay, "drain-delay", webhook.DefaultDrainDelay,
 		"how long to serve on after a signal to stop, until all nodes have learned of it")
 	set.Int64Var(&f.maxBody, "max-body", webhook.DefaultMaxBody, "largest request in `bytes`")
 	set.IntVar(&f.maxInFlight, "max-in-flight", webhook.DefaultMaxInFlight,
-		"most `requests` answered at once; one of more than 128 KiB counts once for each 128 KiB")
+		"most `requests` answered at once; larger ones, of more than 128 KiB or of many parts, have half as many places beside them")
 	f.reaping.nats.Define(set)
 	f.logs.Define(set)
 }

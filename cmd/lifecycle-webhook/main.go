@@ -24,6 +24,7 @@ const (
 var errCap = errors.New("more than the policy's reaper.cap would have been deleted, so that nothing of that kind was")
 
 func main() {
+	program.LimitMemory()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

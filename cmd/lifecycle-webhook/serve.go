@@ -70,7 +70,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	}
 	coverage := webhook.NewCoverage(cluster.Live(), f.configuration, policies.Coverage(), metrics, log)
 	coverage.Gateway = policies.Gateway
-	restartRules := webhook.NewRestartRules(versions, metrics, log)
+	restartRules := webhook.NewRestartRules(versions, cluster, metrics, log)
 	core, err := clientcorev1.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
@@ -91,6 +91,13 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		ConfigMaps: core.ConfigMaps(f.namespace), Sibling: breaker.Name, Deployments: apps.Deployments(f.namespace), Server: f.service,
 		Policy: policies.File, Now: time.Now, Logger: log,
 	})
+	confirmer := webhook.NewConfirmer(webhook.ConfirmerOptions{
+		Deleted: cluster.Deleted, GiveBack: circuitBreaker.GiveBack, Announcer: events, Metrics: metrics, Logger: log, Now: time.Now,
+	})
+	clientCA, err := loadClientCA(f.clientCA, log)
+	if err != nil {
+		return err
+	}
 	policies.OnChange = func(covered []v1alpha1.Namespaces) {
 		cluster.Cover(covered)
 		coverage.Cover(covered)
@@ -98,10 +105,11 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	}
 	server, err := webhook.NewServer(webhook.Options{
 		Admission: &webhook.Admission{
-			Policies: policies, Facts: cluster, Callers: cluster, RestartRules: restartRules, Breaker: circuitBreaker, Announcer: events,
+			Policies: policies, Facts: cluster, Callers: cluster, RestartRules: restartRules, Breaker: circuitBreaker, Announcer: confirmer,
 			Metrics: metrics, Logger: log, RuleTimes: rules, ActivityKey: activityKeys.ActivityKey,
 		},
 		GetCertificate: certificate.GetCertificate,
+		ClientCA:       clientCA,
 		Gatherer:       registry,
 		Checks: []webhook.Check{
 			{Name: "certificate", Run: certificate.Ready},
@@ -121,7 +129,12 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	components := []program.Component{policies, certificate, cluster, coverage, restartRules, events, keeper, rules, activityKeys}
+	components := []program.Component{
+		policies, certificate, cluster, coverage, restartRules, announcing{confirmer, events}, keeper, rules, activityKeys,
+	}
+	if clientCA != nil {
+		components = append(components, clientCA)
+	}
 	if f.reaper {
 		r, parts, err := newReaper(&f.reaping, reaperParts{
 			config: config, core: core, namespace: f.namespace, policies: policies, breaker: circuitBreaker, registry: registry, log: log,
@@ -134,6 +147,33 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	log.Info("Starting", "version", program.Version(version), "policy", f.policy, "certs", f.certs)
 	return program.Run(ctx, func(ctx context.Context) error { return server.Run(ctx, admission, health) },
 		components...)
+}
+
+// announcing runs what writes events for longer than what tells of them.
+type announcing struct {
+	confirmer *webhook.Confirmer
+	events    *webhook.Events
+}
+
+// Run implements program.Component.
+func (a announcing) Run(ctx context.Context) error {
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- a.events.Run(writing) }()
+	err := a.confirmer.Run(ctx)
+	stop()
+	return errors.Join(err, <-done)
+}
+
+func loadClientCA(path string, log *slog.Logger) (*webhook.ClientCA, error) {
+	if path == "" {
+		return nil, nil
+	}
+	ca, err := webhook.LoadClientCA(path, log)
+	if err != nil {
+		return nil, fmt.Errorf("--client-ca: %w", err)
+	}
+	return ca, nil
 }
 
 // userAgent is how the API server's audit log knows the program.

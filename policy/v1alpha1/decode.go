@@ -22,6 +22,9 @@ func Decode(data []byte) (*LifecyclePolicy, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("the policy file has %d bytes; at most %d are read", len(data), MaxSize)
 	}
+	if err := checkText(data); err != nil {
+		return nil, err
+	}
 	tree, unread, err := parse(data)
 	if err != nil {
 		return nil, err

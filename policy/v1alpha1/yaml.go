@@ -16,6 +16,9 @@ import (
 const (
 	maxDepth = 32
 	maxNodes = 50_000
+
+	// maxMistakes is how many of its mistakes are collected, far more than are told.
+	maxMistakes = 1000
 )
 
 // parse reads the only document of a YAML file as maps, slices and scalars. JSON is YAML.
@@ -77,6 +80,8 @@ func (p *parser) value(path *field.Path, n *yaml.Node, depth int) (any, error) {
 	switch {
 	case depth > maxDepth:
 		return nil, fmt.Errorf("line %d: nested more than %d deep", n.Line, maxDepth)
+	case len(p.errs) > maxMistakes:
+		return nil, decodeError{append(p.errs, field.TooMany(path, len(p.errs), maxMistakes))}
 	case p.nodes > maxNodes:
 		return nil, fmt.Errorf("line %d: more than %d values, aliases counted as often as they are used", n.Line, maxNodes)
 	}
