@@ -11,7 +11,7 @@ import (
 
 // Each program of the system knows its container's memory limit, and collects garbage before the kernel ends it.
 func TestProgramsKnowTheirMemoryLimit(t *testing.T) {
-	for _, installation := range append([]string{"overlays/dev with components/gateway"}, installations...) {
+	for _, installation := range installations {
 		t.Run(installation, func(t *testing.T) {
 			objects := render(t, installation)
 			var pods []*corev1.PodSpec
