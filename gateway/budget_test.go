@@ -81,15 +81,15 @@ func TestBudgetOfUsualAgent(t *testing.T) {
 	}
 }
 
-// talk answers one request for events with what talk writes.
-func talk(conn net.Conn, talk func(w io.Writer) error) error {
+// talk answers one request for events with what say writes.
+func talk(conn net.Conn, say func(w io.Writer) error) error {
 	if _, err := conn.Read(make([]byte, 4096)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"); err != nil {
 		return err
 	}
-	return talk(conn)
+	return say(conn)
 }
 
 // An agent that says as much as it can is heard as often as its budget allows and no more; then the stream is closed, and it is not asked

@@ -69,8 +69,8 @@ func TestCommandLine(t *testing.T) {
 func TestLoopbackInPod(t *testing.T) {
 	for _, name := range append([]string{""}, podVariables...) {
 		t.Run(name, func(t *testing.T) {
-			for _, clear := range podVariables {
-				t.Setenv(clear, "")
+			for _, variable := range podVariables {
+				t.Setenv(variable, "")
 			}
 			want := ""
 			if name != "" {
