@@ -110,7 +110,7 @@ e2e: images e2e-images e2e-previous $(HELM) $(KIND) $(KUSTOMIZE) ## Run the end-
 #- PREVIOUS=COMMIT is the version that the tests upgrade from.
 	@KIND="$$PWD/$(KIND)" HELM="$$PWD/$(HELM)" KUSTOMIZE="$$PWD/$(KUSTOMIZE)" \
 	  IMAGES="$(IMAGES:%=$(IMAGE_PREFIX)/%:$(VERSION))" E2E_AGENTS="$(E2E_AGENTS)" E2E_PYTHON_AGENT="$(PYTHON_AGENT)" \
-	  E2E_PREVIOUS="$(PREVIOUS_DIR)" tools/e2e
+	  E2E_PREVIOUS="$(PREVIOUS_DIR)" E2E_FIRST="$(FIRST_DIR)" tools/e2e
 
 ##@ Build it
 
@@ -156,9 +156,14 @@ e2e-images: images
 # The version that the tests upgrade from, with its own manifests and programs.
 PREVIOUS_DIR = $(CURDIR)/.cache/previous
 
+# The first release, whose agents run on in every later version.
+FIRST = 41c3f2c
+FIRST_DIR = $(CURDIR)/.cache/first
+
 .PHONY: e2e-previous
 e2e-previous:
 	@IMAGE_PREFIX="$(IMAGE_PREFIX)" GOARCH="$(GOARCH)" tools/previous "$(PREVIOUS_DIR)" "$(PREVIOUS)"
+	@IMAGE_PREFIX="$(IMAGE_PREFIX)" GOARCH="$(GOARCH)" tools/previous "$(FIRST_DIR)" "$(FIRST)" "$(PREVIOUS_DIR)"
 
 .PHONY: clean
 clean: ## Remove what was built in this checkout.

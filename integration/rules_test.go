@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -54,6 +55,12 @@ func TestRules(t *testing.T) {
 		"service-account": create(agent("other", pod(func(spec *corev1.PodSpec) { spec.ServiceAccountName = "default" }))),
 		"sidecar-integrity": create(agent("exits", container(func(c *corev1.Container) {
 			c.TerminationMessagePath = "/var/run/agent/exit_code"
+		}))),
+		"service-links": func(t *testing.T) error { return c.behindInjection(t, agent("linked")) },
+		"object-size": create(agent("large", container(func(c *corev1.Container) {
+			for i := range 1001 {
+				c.Env = append(c.Env, corev1.EnvVar{Name: "V" + strconv.Itoa(i)})
+			}
 		}))),
 		"claims": func(t *testing.T) error {
 			copied := claim("copy", "eve")

@@ -59,7 +59,7 @@ func TestViolationsAreBounded(t *testing.T) {
 // What is left out of a full list of audits is not left out of the judgement: a rule that comes later still refuses.
 func TestFullListHidesNoDenial(t *testing.T) {
 	fixture := readFixture(t, "testdata/read-only-rootfs/deny-writable.yaml")
-	fixture.Profile = json.RawMessage(`{"rules": {"object-size": {"maxContainers": 1000}, "image-allowlist": {"enforcement": "audit"}}}`)
+	fixture.Profile = json.RawMessage(`{"rules": {"object-size": {"maxContainers": 1000, "maxEnv": 10000, "maxVolumeMounts": 10000}, "image-allowlist": {"enforcement": "audit"}}}`)
 	p := fixture.policy(t)
 	r, _ := fixture.request(t, p)
 	for range 300 {

@@ -5,5 +5,6 @@
 //	E2E_KUBECONFIG  the cluster; everything of ours on it is the tests'
 //	E2E_IMAGES      the images to install, as NAME:TAG separated by spaces
 //	E2E_PREVIOUS_IMAGES, E2E_PREVIOUS_MANIFESTS   the version to upgrade from: its images and its directory manifests
+//	E2E_FIRST_IMAGES, E2E_FIRST_MANIFESTS         the first release, likewise
 //	KUBECTL, HELM   the programs; else those in $PATH
 package installation

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 }
 
 func setUp() error {
-	for _, variable := range []string{"E2E_KUBECONFIG", "E2E_IMAGES", "E2E_PREVIOUS_IMAGES", "E2E_PREVIOUS_MANIFESTS"} {
+	for _, variable := range []string{"E2E_KUBECONFIG", "E2E_IMAGES", "E2E_PREVIOUS_IMAGES", "E2E_PREVIOUS_MANIFESTS", "E2E_FIRST_IMAGES", "E2E_FIRST_MANIFESTS"} {
 		if os.Getenv(variable) == "" {
 			return errors.New(variable + " is empty; `make e2e` sets it")
 		}
@@ -57,11 +57,13 @@ func setUp() error {
 	if err != nil {
 		return err
 	}
-	relative, err := filepath.Rel(here, os.Getenv("E2E_PREVIOUS_MANIFESTS")) // kustomize takes no others
-	if err != nil {
-		return err
+	for prefix, v := range map[string]*version{"E2E_PREVIOUS": &previous, "E2E_FIRST": &first} {
+		relative, err := filepath.Rel(here, os.Getenv(prefix+"_MANIFESTS")) // kustomize takes no others
+		if err != nil {
+			return err
+		}
+		*v = version{manifests: relative, images: strings.Fields(os.Getenv(prefix + "_IMAGES"))}
 	}
-	previous = version{manifests: relative, images: strings.Fields(os.Getenv("E2E_PREVIOUS_IMAGES"))}
 	if config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
 		return err
 	}

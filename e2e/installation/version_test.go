@@ -23,8 +23,9 @@ type version struct {
 	images    []string
 }
 
-// current is what is tested, and previous what somebody has who upgrades to it.
-var current, previous version
+// current is what is tested, previous and first what somebody has who upgrades to it: the version before, and the first
+// release, which may be the same.
+var current, previous, first version
 
 // policy is the version's own, with its own sidecar and a reaper that is as quick as tests need it.
 func (v version) policy(t *testing.T) string {

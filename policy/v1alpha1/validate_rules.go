@@ -95,9 +95,11 @@ func validateObjectSize(path *field.Path, r *ObjectSize) field.ErrorList {
 		{"maxEnv", *r.MaxEnv, 20},
 		{"maxVolumeMounts", *r.MaxVolumeMounts, 4},
 	} {
-		if bound.value < bound.least || bound.value > most {
-			errs = append(errs, field.Invalid(path.Child(bound.name), bound.value,
-				fmt.Sprintf("must be from %d, which leaves room for what is injected, to %d", bound.least, most)))
+		switch {
+		case bound.value < bound.least:
+			errs = append(errs, field.Invalid(path.Child(bound.name), bound.value, fmt.Sprintf("must be at least %d", bound.least)))
+		case bound.value > most:
+			errs = append(errs, field.Invalid(path.Child(bound.name), bound.value, fmt.Sprintf("must be at most %d", most)))
 		}
 	}
 	return errs
