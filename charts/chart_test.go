@@ -72,6 +72,46 @@ var installations = []installation{
 	dev.with("retain-secrets", "reaper: {retainSecrets: true}", "retain-secrets"),
 	prod.with("retain-secrets", "reaper: {retainSecrets: true}", "retain-secrets"),
 	staging.with("isolation", "isolation: {enabled: true}", "isolation"),
+	prod.with("system-isolation", "systemIsolation: {enabled: true}", "system-isolation"),
+	staging.with("named callers", `
+gateway: {allow: ['system:serviceaccount:web:frontend']}
+systemIsolation:
+  enabled: true
+  webhookCallers:
+  - ipBlock: {cidr: 172.18.0.2/32}
+  - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+    podSelector: {matchLabels: {k8s-app: konnectivity-agent}}
+`, "system-isolation", "webhook-callers", "../testdata/named-callers").also(`
+patches:
+- target: {kind: Deployment, name: agent-gateway}
+  patch: |-
+    - {op: add, path: /spec/template/spec/containers/0/args/-, value: "--allow=system:serviceaccount:web:frontend"}
+`, nil),
+	dev.with("other peers of the servers", `
+systemIsolation:
+  enabled: true
+  metricsFrom: [{podSelector: {matchLabels: {app: scraper}}}]
+  gatewayCallers: [{ipBlock: {cidr: 10.1.0.0/16, except: [10.1.2.0/24]}}]
+  apiServer: [10.0.0.1/32, 'fd00::1/128']
+  extraEgress: [{ports: [{port: 4223, protocol: TCP}]}]
+`, "system-isolation").also(`
+patches:
+- target: {kind: NetworkPolicy, name: lifecycle-webhook}
+  patch: |-
+    - {op: replace, path: /spec/ingress/1/from, value: [{podSelector: {matchLabels: {app: scraper}}}]}
+- target: {kind: NetworkPolicy, name: agent-gateway}
+  patch: |-
+    - op: add
+      path: /spec/ingress/-
+      value:
+        from: [{ipBlock: {cidr: 10.1.0.0/16, except: [10.1.2.0/24]}}]
+        ports: [{port: 8000, protocol: TCP}]
+- target: {kind: NetworkPolicy, name: agent-gateway|lifecycle-reaper, namespace: dexorder-system}
+  patch: |-
+    - {op: replace, path: /spec/ingress/0/from, value: [{podSelector: {matchLabels: {app: scraper}}}]}
+    - {op: add, path: /spec/egress/0/to, value: [{ipBlock: {cidr: 10.0.0.1/32}}, {ipBlock: {cidr: 'fd00::1/128'}}]}
+    - {op: add, path: /spec/egress/-, value: {ports: [{port: 4223, protocol: TCP}]}}
+`, nil),
 	prod.with("controller-cleanup", "{isolation: {enabled: true}, controllerCleanup: true}", "isolation", "controller-cleanup"),
 	dev.with("controller-cleanup alone", "controllerCleanup: true", "controller-cleanup"),
 	staging.with("alerts", "alerts: {enabled: true}", "alerts"),
@@ -81,8 +121,9 @@ nats: {url: nats://nats.nats.svc:4222, credentials: true}
 reaper: {retainSecrets: true}
 isolation: {enabled: true}
 controllerCleanup: true
+systemIsolation: {enabled: true}
 alerts: {enabled: true}
-`, "cert-manager", "nats", "nats-credentials", "retain-secrets", "isolation", "controller-cleanup", "alerts"),
+`, "cert-manager", "nats", "nats-credentials", "retain-secrets", "isolation", "controller-cleanup", "system-isolation", "alerts"),
 	staging.with("everything by a CronJob", `
 certManager: {enabled: true}
 nats: {url: nats://nats.nats.svc:4222, credentials: true}
@@ -236,6 +277,13 @@ func TestValuesAreChecked(t *testing.T) {
 		{"nats: {url: nats.svc}", "/nats/url"},
 		{"isolation: {apiServer: [10.96.0.1]}", "/isolation/apiServer/0"},
 		{"isolation: {apiServer: []}", "/isolation/apiServer"},
+		{"systemIsolation: {metricsFrom: []}", "/systemIsolation/metricsFrom"},
+		{"systemIsolation: {metricsFrom: [{}]}", "/systemIsolation/metricsFrom/0"},
+		{"systemIsolation: {gatewayCallers: [{namespace: web}]}", "/systemIsolation/gatewayCallers/0"},
+		{"systemIsolation: {webhookCallers: [{ipBlock: {cidr: 10.0.0.1}}]}", "/systemIsolation/webhookCallers/0/ipBlock/cidr"},
+		{"systemIsolation: {webhookCallers: [{ipBlock: {cidr: 10.0.0.1/32}}]}", "/systemIsolation/enabled"},
+		{"systemIsolation: {enabled: true, apiServer: [10.96.0.1]}", "/systemIsolation/apiServer/0"},
+		{"systemIsolation: {enabled: true, extraEgress: [{to: []}]}", "/systemIsolation/extraEgress/0/to"},
 		{"certManager: true", "/certManager"},
 		{"agents: {enforcePodSecurity: null}", "enforcePodSecurity"},
 	} {
