@@ -157,6 +157,23 @@ func TestSignedStream(t *testing.T) {
 	}
 }
 
+// TestWatcherSigns: the watcher's own request is the signed one.
+func TestWatcherSigns(t *testing.T) {
+	signatures := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		signatures += len(r.Header.Values(activity.Header))
+		http.NotFound(w, r)
+	}))
+	defer server.Close()
+	w := newWatcher(newReplica("one", seeded(1), seeded(2)))
+	if _, err := (&stream{w, podAt(server.Listener.Addr().String(), "uid"), nil}).read(t.Context()); err == nil {
+		t.Error("there are no events, and no error")
+	}
+	if signatures != 2 {
+		t.Errorf("%d signatures, want one by each of two keys", signatures)
+	}
+}
+
 // TestNonces: an agent that answers what it likes makes the gateway ask once more, and remember little.
 func TestNonces(t *testing.T) {
 	asked := 0

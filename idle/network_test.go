@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -287,13 +288,20 @@ func TestManyConnections(t *testing.T) {
 	bounded := &boundedListener{far, &slots{max: maxConnections}}
 	verifier := verifierFor("pod")
 	server := newServer(newNetwork(New(testConfig()), verifier, slog.New(slog.DiscardHandler)))
+	server.ReadHeaderTimeout, server.ReadTimeout = 0, 0 // they would end the connections, only later
 	go func() { _ = server.Serve(bounded) }()
 	t.Cleanup(func() { server.Close() })
+	var ended atomic.Int32
 	for range 4 * maxConnections {
 		c, err := net.Dial("tcp", inner.Addr().String())
 		must(t, err)
 		t.Cleanup(func() { c.Close() })
+		go func() {
+			_, _ = c.Read(make([]byte, 1)) // it returns when the server ends the connection
+			ended.Add(1)
+		}()
 	}
+	eventually(t, "most connections are ended", func() bool { return ended.Load() >= 3*maxConnections })
 	if got := bounded.slots.len(); got > maxConnections {
 		t.Errorf("%d connections are held, more than %d", got, maxConnections)
 	}
@@ -317,8 +325,10 @@ func TestSubscribers(t *testing.T) {
 	t.Cleanup(func() { server.Close() })
 	signer := activity.NewSigner("gateway")
 	signer.SetKeys([]ed25519.PrivateKey{key})
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
 	open := func(signed bool) *http.Response {
-		request, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+inner.Addr().String()+"/v1/events", http.NoBody)
+		request, err := http.NewRequestWithContext(ctx, "GET", "http://"+inner.Addr().String()+"/v1/events", http.NoBody)
 		must(t, err)
 		if signed {
 			signer.Sign(request.Header, &activity.Request{Method: "GET", Path: "/v1/events", Audience: "pod", Nonce: verifier.Nonce()})
@@ -348,7 +358,7 @@ func TestSubscribers(t *testing.T) {
 	}
 	for range 3 {
 		if got := open(true); got.StatusCode != http.StatusOK {
-			t.Errorf("a replica of the gateway: %s", got.Status)
+			t.Fatalf("a replica of the gateway: %s", got.Status)
 		}
 	}
 	if _, err := io.Copy(io.Discard, first.Body); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -357,10 +367,25 @@ func TestSubscribers(t *testing.T) {
 	if got := n.subscribers.len(); got != maxSubscribers {
 		t.Errorf("%d streams, want %d", got, maxSubscribers)
 	}
-	n.gate.mu.Lock()
-	defer n.gate.mu.Unlock()
-	if n.gate.streams != 3 {
-		t.Errorf("%d signed streams, want 3", n.gate.streams)
+	streams := func() int {
+		n.gate.mu.Lock()
+		defer n.gate.mu.Unlock()
+		return n.gate.streams
+	}
+	if got := streams(); got != 3 {
+		t.Errorf("%d signed streams, want 3", got)
+	}
+	hangUp()
+	eventually(t, "the streams end", func() bool { return streams() == 0 && n.subscribers.len() == 0 })
+}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not come about that %s", what)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -110,10 +111,11 @@ func TestForbidden(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
-	for k.Check() == nil || !strings.Contains(k.Check().Error(), "forbidden") {
-		if ctx.Err() != nil {
-			t.Fatal("the failure is not noted")
+	for deadline := time.Now().Add(20 * time.Second); k.Check() == nil || !strings.Contains(k.Check().Error(), "forbidden"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the failure is not noted: %v", k.Check())
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
 	if err := <-done; err != nil {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/dexorder/agent-lifecycle/gateway"
+	"github.com/dexorder/agent-lifecycle/keys"
 )
 
 // The gateway runs as the account that the policy and the registrations know, finds its files, and lets nobody in unless somebody
@@ -35,6 +36,10 @@ func TestGateway(t *testing.T) {
 			if !ok {
 				continue
 			}
+			if strings.HasPrefix(arg, "--activity-keys=") {
+				checkKeysVolume(t, spec, "/etc/"+file)
+				continue
+			}
 			content := fileIn(t, in, spec, "/etc/"+file)
 			if content == "" {
 				t.Errorf("argument %s: there is no such file", arg)
@@ -55,6 +60,24 @@ func TestGateway(t *testing.T) {
 			t.Errorf("its Pods get %d s, less than it serves on", grace)
 		}
 	})
+}
+
+// checkKeysVolume holds that the installation's keys are mounted at a path, and that the container starts without them: the server makes
+// them, perhaps later.
+func checkKeysVolume(t *testing.T, spec corev1.PodSpec, path string) {
+	t.Helper()
+	for _, mount := range spec.Containers[0].VolumeMounts {
+		if mount.MountPath != path {
+			continue
+		}
+		i := slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name })
+		secret := spec.Volumes[i].Secret
+		if secret == nil || secret.SecretName != keys.SecretName || secret.Optional == nil || !*secret.Optional {
+			t.Errorf("at %s is volume %v, want the optional Secret %s", path, spec.Volumes[i], keys.SecretName)
+		}
+		return
+	}
+	t.Errorf("nothing is mounted at %s", path)
 }
 
 // fileIn is what a container finds at a path, from a ConfigMap.

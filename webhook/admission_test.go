@@ -30,12 +30,13 @@ func TestMutate(t *testing.T) {
 	}
 	a, _ := newTestAdmission(&fakePolicy{
 		inject: func(d, old *appsv1.Deployment, opts inject.Options) ([]jsonpatch.Operation, []string) {
-			if d.Name != "a" || old != nil || !opts.RestartRules {
+			if d.Name != "a" || old != nil || !opts.RestartRules || opts.ActivityKey != "key" {
 				t.Errorf("Inject(%q, old %v, %v)", d.Name, old, opts)
 			}
 			return patch, []string{"put back"}
 		},
 	})
+	a.ActivityKey = func() string { return "key" }
 	got := mutateRequest(t, a, newRequest(t))
 	if !got.Allowed || got.UID != "uid-1" || got.PatchType == nil || *got.PatchType != admissionv1.PatchTypeJSONPatch {
 		t.Errorf("answer: %+v", got)
