@@ -15,8 +15,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// No agent's environment names another agent: the kubelet tells a container what Services there are when it starts it, so each agent is
-// started again once all are there. One Service has an address, as a gateway of v0.1.0 made them.
+// No agent's environment names another agent: the kubelet tells a container what Services there are when it starts it,
+// so each agent is started again once all are there. One Service has an address, as a gateway of v0.1.0 made them.
 func neighboursAreNotTold(t *testing.T, f *frontend, id string) {
 	const users = 3
 	all := make([]*user, users)
@@ -35,7 +35,8 @@ func neighboursAreNotTold(t *testing.T, f *frontend, id string) {
 	}
 	for _, u := range all {
 		u.startAgain()
-		environment := strings.Split(u.want(http.StatusOK, http.MethodGet, "/connect/read?path=/proc/self/environ", "").body, "\x00")
+		read := u.want(http.StatusOK, http.MethodGet, "/connect/read?path=/proc/self/environ", "")
+		environment := strings.Split(read.body, "\x00")
 		if !hasVariable(environment, "KUBERNETES_SERVICE_HOST") { // which every container is told
 			t.Fatalf("the environment of %s was not read: %q", u.id, environment)
 		}
@@ -72,7 +73,9 @@ func serviceWithAddress(t *testing.T, name string) *corev1.Service {
 	services := client.CoreV1().Services(agentsNamespace)
 	s, err := services.Create(t.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       corev1.ServiceSpec{Selector: map[string]string{lifecycle.LabelDeployment: name}, Ports: []corev1.ServicePort{{Name: "mcp", Port: 3000}}},
+		Spec: corev1.ServiceSpec{
+			Selector: map[string]string{lifecycle.LabelDeployment: name}, Ports: []corev1.ServicePort{{Name: "mcp", Port: 3000}},
+		},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +88,8 @@ func serviceWithAddress(t *testing.T, name string) *corev1.Service {
 	return s
 }
 
-// startAgain deletes the Pods of the user's agent, as a drain would, and returns when the gateway connects with a new one.
+// startAgain deletes the Pods of the user's agent, as a drain would, and returns when the gateway connects with a new
+// one.
 func (u *user) startAgain() {
 	u.t.Helper()
 	old, err := u.pods(u.t.Context())

@@ -24,8 +24,8 @@ type accounts struct {
 	t *testing.T
 }
 
-// startAccounts starts a server with the file, in which replace, pairs of old and new text, stands for what an operator adds. With
-// together all users are in the account of the stream, as where there is only one.
+// startAccounts starts a server with the file, in which replace, pairs of old and new text, stands for what an operator
+// adds. With together all users are in the account of the stream, as where there is only one.
 func startAccounts(t *testing.T, together bool, replace ...string) *accounts {
 	t.Helper()
 	for _, user := range []string{"LIFECYCLE", "GATEWAY", "READER", "AGENT_A", "AGENT_B"} {
@@ -69,7 +69,9 @@ func (a *accounts) publisher(user string) *fixture {
 // connect returns a connection of the user.
 func (a *accounts) connect(user string, options ...nats.Option) *nats.Conn {
 	a.t.Helper()
-	conn, err := nats.Connect(a.URL(), append(options, nats.UserInfo(user, "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))...)
+	options = append(options, nats.UserInfo(user, "secret"),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // the default one prints them
+	conn, err := nats.Connect(a.URL(), options...)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -249,8 +251,9 @@ func TestReadersReadOnly(t *testing.T) {
 	}, []string{">", "_INBOX.>", "$JS.API.>", "agents.>"})
 }
 
-// JetStream answers on whatever subject a message names for its reply, with its own rights: the acknowledgement of a stream that takes
-// agents' messages would become an event. Nothing crosses the border of an account, and so agents have one of their own.
+// JetStream answers on whatever subject a message names for its reply, with its own rights: the acknowledgement of a
+// stream that takes agents' messages would become an event. Nothing crosses the border of an account, and so agents
+// have one of their own.
 func TestReplySubjectDoesNotForgeEvents(t *testing.T) {
 	const admin = `users: [
       { user: admin, password: secret, permissions { publish: ">", subscribe: ">" } }
@@ -292,7 +295,8 @@ func TestReplySubjectDoesNotForgeEvents(t *testing.T) {
 	}
 }
 
-// What the page says of readers: JetStream answers them on a subject of events too, and an account that imports events can only listen.
+// What the page says of readers: JetStream answers them on a subject of events too, and an account that imports events
+// can only listen.
 func TestReadersWhoAreNotTrusted(t *testing.T) {
 	a := startAccounts(t, false, "accounts {\n  # The stream", `accounts {
   WATCHERS {

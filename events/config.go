@@ -31,10 +31,10 @@ type Config struct {
 	// UsernameFile and PasswordFile are what their names say. Both or neither.
 	UsernameFile, PasswordFile string
 
-	// EventIDKeyFile holds the key that event ids are made with, MinEventIDKey to MaxEventIDKey bytes, which are taken as they are.
-	// Replicas share it, and what one publishes another one's stream recognises. Without it, or while the file does not exist, an
-	// event's id follows from what happened alone: whoever may publish on its subject can send that id first, and the stream takes the
-	// event for a duplicate.
+	// EventIDKeyFile holds the key that event ids are made with, MinEventIDKey to MaxEventIDKey bytes, which are taken as
+	// they are. Replicas share it, and what one publishes another one's stream recognises. Without it, or while the file
+	// does not exist, an event's id follows from what happened alone: whoever may publish on its subject can send that id
+	// first, and the stream takes the event for a duplicate.
 	EventIDKeyFile string
 
 	// InboxPrefix starts the subjects on which acknowledgements come. It matters where the user may not subscribe to _INBOX.

@@ -12,8 +12,8 @@ const ContentType = "application/cloudevents+json"
 
 // Event is something that happened. Namespace, Agent and Cap make them.
 type Event struct {
-	// ID is equal for equal events, whoever publishes them and how often; the stream keeps one of each. With a key it is published
-	// as its HMAC, see Config.EventIDKeyFile.
+	// ID is equal for equal events, whoever publishes them and how often; the stream keeps one of each. With a key it is
+	// published as its HMAC, see Config.EventIDKeyFile.
 	ID string
 
 	// Source says whose word it is, as a URI reference such as "/agent-lifecycle/reaper".

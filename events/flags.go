@@ -13,8 +13,10 @@ func (c *Config) Define(set *flag.FlagSet) {
 	set.StringVar(&c.NkeyFile, "nats-nkey", "", "`file` of a user's nkey seed")
 	set.StringVar(&c.UsernameFile, "nats-user", "", "`file` of a user name for NATS")
 	set.StringVar(&c.PasswordFile, "nats-password", "", "`file` of its password")
-	set.StringVar(&c.EventIDKeyFile, "event-id-key", "", "`file` of the key that event ids are made with, shared by replicas; empty: ids can be guessed")
-	set.StringVar(&c.InboxPrefix, "nats-inbox-prefix", c.InboxPrefix, "`prefix` of the subjects on which acknowledgements come")
+	set.StringVar(&c.EventIDKeyFile, "event-id-key", "",
+		"`file` of the key that event ids are made with, shared by replicas; empty: ids can be guessed")
+	set.StringVar(&c.InboxPrefix, "nats-inbox-prefix", c.InboxPrefix,
+		"`prefix` of the subjects on which acknowledgements come")
 	set.StringVar(&c.Prefix, "nats-subject-prefix", c.Prefix, "`prefix` of the events' subjects")
 	set.BoolVar(&c.CreateStream, "nats-create-stream", c.CreateStream, "create the stream if there is none for these subjects")
 	set.StringVar(&c.Stream, "nats-stream", c.Stream, "`name` of the stream that is created")

@@ -14,18 +14,19 @@ import (
 )
 
 const (
-	// MinEventIDKey and MaxEventIDKey are how many bytes a key of event ids has. Fewer than 128 bits could be searched for, since
-	// every id that is published tells whether a guess was right.
+	// MinEventIDKey and MaxEventIDKey are how many bytes a key of event ids has. Fewer than 128 bits could be searched
+	// for, since every id that is published tells whether a guess was right.
 	MinEventIDKey = 16
 	MaxEventIDKey = 4096
 
-	// eventIDKeyInterval is the time between two reads of the key's file. It follows the kubelet, which fills an optional volume
-	// within a minute or two of the Secret's creation.
+	// eventIDKeyInterval is the time between two reads of the key's file. It follows the kubelet, which fills an optional
+	// volume within a minute or two of the Secret's creation.
 	eventIDKeyInterval = 10 * time.Second
 )
 
-// idHasher turns the ids of events into those under which they are published. The stream drops a message whose id it has, so a stranger
-// who can compute an id, and may publish on the subject, suppresses the event by publishing first. It is not safe for concurrent use.
+// idHasher turns the ids of events into those under which they are published. The stream drops a message whose id it
+// has, so a stranger who can compute an id, and may publish on the subject, suppresses the event by publishing first.
+// It is not safe for concurrent use.
 type idHasher struct {
 	file    string
 	now     func() time.Time
@@ -45,8 +46,8 @@ func newIDHasher(file string, now func() time.Time, metrics *Metrics, log *slog.
 	return &idHasher{file: file, now: now, metrics: metrics, log: log}
 }
 
-// published returns the id under which the event with this id is published: its HMAC once there was a key, the id itself while there
-// is no file. It returns an error if there is a file and no key could ever be read from it.
+// published returns the id under which the event with this id is published: its HMAC once there was a key, the id
+// itself while there is no file. It returns an error if there is a file and no key could ever be read from it.
 func (h *idHasher) published(id string) (string, error) {
 	h.refresh()
 	switch {
@@ -60,8 +61,8 @@ func (h *idHasher) published(id string) (string, error) {
 	return "", h.readErr
 }
 
-// refresh reads the file if the last time is an interval ago. A key that was good stays in use while the file gives none: other
-// replicas may still have it, and two ids for one event are two events.
+// refresh reads the file if the last time is an interval ago. A key that was good stays in use while the file gives
+// none: other replicas may still have it, and two ids for one event are two events.
 func (h *idHasher) refresh() {
 	now := h.now()
 	if !h.readAt.IsZero() && now.Sub(h.readAt).Abs() < eventIDKeyInterval {
@@ -80,7 +81,7 @@ func (h *idHasher) refresh() {
 	case h.key != nil:
 		h.log.Warn("The key of event ids cannot be read; the last one stays in use", "error", err)
 	case errors.Is(err, fs.ErrNotExist):
-		h.log.Warn("There is no key of event ids: whoever may publish on their subjects can suppress an event by sending its id first",
+		h.log.Warn("There is no key of event ids: who may publish on their subjects can suppress an event by its id",
 			"flag", "--event-id-key", "error", err)
 	}
 }
@@ -104,7 +105,8 @@ func readEventIDKey(file string) ([]byte, error) {
 		if len(key) > MaxEventIDKey {
 			size = fmt.Sprintf("more than %d bytes", MaxEventIDKey)
 		}
-		return nil, fmt.Errorf("event id key %s: has %s; accepted are %d to %d random bytes", file, size, MinEventIDKey, MaxEventIDKey)
+		return nil, fmt.Errorf("event id key %s: has %s; accepted are %d to %d random bytes",
+			file, size, MinEventIDKey, MaxEventIDKey)
 	}
 	return key, nil
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/internal/natsserver"
 )
 
-// A stranger who may publish on the events' subjects sends what it can compute first: the id that follows from what happens.
+// A stranger who may publish on the events' subjects sends what it can compute first: the id that follows from what
+// happens.
 func TestEventCannotBeSuppressed(t *testing.T) {
 	s := natsserver.StartForTest(t, natsserver.Options{})
 	f := newFixture(t, s.URL(), nil)
@@ -151,7 +152,8 @@ func TestEventIDKeyIsReplaced(t *testing.T) {
 	}
 }
 
-// A repeat of what may have arrived must have the same id, though the key has come and the connection has gone between the attempts.
+// A repeat of what may have arrived must have the same id, though the key has come and the connection has gone between
+// the attempts.
 func TestRepeatKeepsItsID(t *testing.T) {
 	dir := t.TempDir()
 	s := natsserver.StartForTest(t, natsserver.Options{Dir: dir})

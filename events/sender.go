@@ -154,8 +154,9 @@ func (s *sender) deliver(l *link, i *item) {
 	}
 }
 
-// assignID decides once under which id the item is published: a repeat of what may have arrived must have the same id, whatever has
-// become of the key meanwhile. It returns false if the connection or the time is over before the key can be used.
+// assignID decides once under which id the item is published: a repeat of what may have arrived must have the same id,
+// whatever has become of the key meanwhile. It returns false if the connection or the time is over before the key can
+// be used.
 func (s *sender) assignID(l *link, i *item) bool {
 	for i.publishedID == "" {
 		id, err := s.hasher.published(i.event.ID)
@@ -176,7 +177,8 @@ func (s *sender) assignID(l *link, i *item) bool {
 func (s *sender) drop(i *item, reason string, err error) {
 	s.options.Metrics.drop(reason, 1)
 	if reason == droppedTooLarge || !s.refused[i.event.Type] {
-		s.options.Logger.Error("An event was dropped: NATS refuses it", "type", i.event.Type, "id", i.event.ID, "bytes", i.size(), "error", err)
+		s.options.Logger.Error("An event was dropped: NATS refuses it",
+			"type", i.event.Type, "id", i.event.ID, "bytes", i.size(), "error", err)
 	}
 	if reason == droppedRefused {
 		s.refused[i.event.Type] = true

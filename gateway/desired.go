@@ -127,8 +127,9 @@ func (w *want) newService(s *corev1.Service, agent *appsv1.Deployment) *corev1.S
 	return s
 }
 
-// changedService returns the stored one with its labels, annotations and owner as they are wanted, nil if they are. Its spec stays: the
-// cluster IP of a Service cannot be changed, and the gateway may not delete one that was made before Services were headless.
+// changedService returns the stored one with its labels, annotations and owner as they are wanted, nil if they are. Its
+// spec stays: the cluster IP of a Service cannot be changed, and the gateway may not delete one that was made before
+// Services were headless.
 func (w *want) changedService(stored *corev1.Service, agent *appsv1.Deployment) *corev1.Service {
 	s := stored.DeepCopy()
 	w.mark(&s.ObjectMeta)

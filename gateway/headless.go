@@ -7,14 +7,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// makeHeadless takes the cluster IP from the Service that will be created, and returns why it cannot; empty if it could.
+// makeHeadless takes the cluster IP from the Service that will be created, and returns why it cannot; empty if it
+// could.
 //
-// The kubelet tells each container of a Pod with service links the names and addresses of all Services of its namespace that have a
-// cluster IP: every agent would read who the other users are, and from some 3,300 Services on no container would start, since the
-// environment is too large to execute a program (hole H3). The gateway itself connects to Pods and needs no Service.
+// The kubelet tells each container of a Pod with service links the names and addresses of all Services of its namespace
+// that have a cluster IP: every agent would read who the other users are, and from some 3,300 Services on no container
+// would start, since the environment is too large to execute a program (hole H3). The gateway itself connects to Pods
+// and needs no Service.
 //
-// Without a cluster IP nothing translates ports: the name resolves to the Pod, and who dials it reaches the port that it names. So a
-// Service whose ports differ from those of the Pod keeps its cluster IP, or its clients would find nothing there.
+// Without a cluster IP nothing translates ports: the name resolves to the Pod, and who dials it reaches the port that
+// it names. So a Service whose ports differ from those of the Pod keeps its cluster IP, or its clients would find
+// nothing there.
 func (o *objects) makeHeadless() string {
 	spec := &o.service.Spec
 	switch {
@@ -27,8 +30,8 @@ func (o *objects) makeHeadless() string {
 	}
 	for i := range spec.Ports {
 		if port := &spec.Ports[i]; o.targetPort(port) != port.Port {
-			return fmt.Sprintf("spec.ports[%d]: port %d has targetPort %s; a headless Service translates no ports, so they must be the same",
-				i, port.Port, port.TargetPort.String())
+			return fmt.Sprintf("spec.ports[%d]: port %d has targetPort %s; for a headless Service they must be the same, "+
+				"since it translates no ports", i, port.Port, port.TargetPort.String())
 		}
 	}
 	spec.ClusterIP = corev1.ClusterIPNone

@@ -13,7 +13,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// A template of v0.1.0, which knew no headless Services, must not stop the gateway, nor must its clients find nothing behind a port.
+// A template of v0.1.0, which knew no headless Services, must not stop the gateway, nor must its clients find nothing
+// behind a port.
 func TestNewServicesAreHeadless(t *testing.T) {
 	good := exampleTemplate(t).text
 	const (
@@ -27,7 +28,7 @@ func TestNewServicesAreHeadless(t *testing.T) {
 		{"numbers", "", "    port: 3000\n    targetPort: 3000\n", "None", ""},
 		{"two ports", "", ports + "  - name: lifecycle\n    port: 8377\n", "None", ""},
 		{"another port", "", "    port: 80\n    targetPort: mcp\n", "",
-			"spec.ports[0]: port 80 has targetPort mcp; a headless Service translates no ports, so they must be the same"},
+			"spec.ports[0]: port 80 has targetPort mcp; for a headless Service they must be the same, since it translates no ports"},
 		{"another number", "", "    port: 80\n    targetPort: 3000\n", "", "spec.ports[0]: port 80 has targetPort 3000;"},
 		{"another second port", "", ports + "  - name: lifecycle\n    port: 80\n    targetPort: lifecycle\n", "", "spec.ports[1]: port 80 has targetPort lifecycle;"},
 		{"a second port of nobody", "", ports + "  - name: x\n    port: 80\n    targetPort: x\n", "", "spec.ports[1]: port 80 has targetPort x;"},

@@ -34,7 +34,7 @@ func (t *Template) Warnings() []string {
 	if t.addressed == "" {
 		return nil
 	}
-	return []string{"template: Service: has an address, so that Pods with service links are told whose agents there are: " + t.addressed}
+	return []string{"template: Service: has an address, of which Pods with service links are told: " + t.addressed}
 }
 
 // objects are one agent's.

@@ -390,7 +390,8 @@ func testOneAgent(t *testing.T, c *cluster, gateways ...*connected) {
 	}
 }
 
-// A Service that a gateway of v0.1.0 made has an address, which the API server lets nobody take away: it stays, and its agent is served.
+// A Service that a gateway of v0.1.0 made has an address, which the API server lets nobody take away: it stays, and its
+// agent is served.
 func testServiceWithAddress(t *testing.T, c *cluster, g *connected) {
 	const user = "before@example.com"
 	g.want(t, http.StatusCreated, http.MethodPut, user, "", `{"userType":"free"}`)
@@ -413,7 +414,8 @@ func testServiceWithAddress(t *testing.T, c *cluster, g *connected) {
 	}
 	g.want(t, http.StatusOK, http.MethodPut, user, "", `{"userType":"paid"}`)
 	now := c.parts(t, user).service
-	if now.UID != stored.UID || now.Labels[lifecycle.LabelUserType] != "paid" || now.Spec.ClusterIP != stored.Spec.ClusterIP || now.Spec.ClusterIP == corev1.ClusterIPNone {
+	if now.UID != stored.UID || now.Labels[lifecycle.LabelUserType] != "paid" || now.Spec.ClusterIP != stored.Spec.ClusterIP ||
+		now.Spec.ClusterIP == corev1.ClusterIPNone {
 		t.Errorf("the Service with the address %s has become %+v", stored.Spec.ClusterIP, now)
 	}
 	g.want(t, http.StatusOK, http.MethodGet, user, "/connect/", "")
