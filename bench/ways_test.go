@@ -94,4 +94,5 @@ type rulesKept struct{}
 
 func (rulesKept) Kept() bool { return true }
 
-func (rulesKept) Observe(*appsv1.Deployment, func() []jsonpatch.Operation) {}
+func (rulesKept) Observe(string, *appsv1.Deployment, func(*appsv1.Deployment) []jsonpatch.Operation) {
+}

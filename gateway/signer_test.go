@@ -166,7 +166,8 @@ func TestWatcherSigns(t *testing.T) {
 	}))
 	defer server.Close()
 	w := newWatcher(newReplica("one", seeded(1), seeded(2)))
-	if _, err := (&stream{w, podAt(server.Listener.Addr().String(), "uid"), nil}).read(t.Context()); err == nil {
+	s := &stream{watcher: w, pod: podAt(server.Listener.Addr().String(), "uid"), budget: newBudget(time.Now)}
+	if _, err := s.read(t.Context(), false); err == nil {
 		t.Error("there are no events, and no error")
 	}
 	if signatures != 2 {
