@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -51,8 +52,12 @@ type Signer struct {
 // same keys: it must be random, since its sequence numbers begin anew, and hold no space.
 func NewSigner(instance string) *Signer { return &Signer{instance: instance} }
 
-// SetKeys replaces the keys. Each signs every request from now on: during a rotation agents hold different public halves.
-func (s *Signer) SetKeys(keys []ed25519.PrivateKey) { s.keys.Store(&keys) }
+// SetKeys replaces the keys, and says whether they are others than before. Each signs every request from now on: during a
+// rotation agents hold different public halves.
+func (s *Signer) SetKeys(keys []ed25519.PrivateKey) (changed bool) {
+	before := s.keys.Swap(&keys)
+	return before == nil || !slices.EqualFunc(*before, keys, func(a, b ed25519.PrivateKey) bool { return a.Equal(b) })
+}
 
 // Keys returns the number of keys.
 func (s *Signer) Keys() int {

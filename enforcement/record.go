@@ -18,8 +18,9 @@ const (
 	heartbeatInterval = time.Minute
 
 	// interruption is how long there may be no heartbeat before enforcement counts as interrupted, as by servers of an
-	// older version after a rollback, which leave the record alone.
-	interruption = 5 * time.Minute
+	// older version after a rollback, which leave the record alone. It is shorter than warnTime, so that a server which was
+	// away during a rollout finds either that time running or enforcement interrupted.
+	interruption = 3 * time.Minute
 )
 
 // firstRevision of the rules is all that servers know which keep no record: those of release v0.1.0.

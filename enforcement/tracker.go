@@ -163,7 +163,7 @@ func (t *Tracker) advance(ctx context.Context) (*Record, error) {
 	}
 	s := Situation{Now: t.options.Now(), Revision: v1alpha1.RulesRevision, Rules: Enforced(t.options.Policy())}
 	if stored.Revision == 0 {
-		s.Fresh = t.fresh(ctx, cm.CreationTimestamp.Time)
+		s.Fresh = t.fresh(ctx, cm.CreationTimestamp.Time) && !t.isRollingOut(ctx)
 	}
 	if s.Now.Before(stored.WarnUntil) {
 		s.RollingOut = t.isRollingOut(ctx)
@@ -184,7 +184,8 @@ func (t *Tracker) advance(ctx context.Context) (*Record, error) {
 	return &next, nil
 }
 
-// fresh says whether the record was installed together with the rest of the system, and just now.
+// fresh says whether the record was installed together with the rest of the system. An upgrade that follows within minutes
+// of an installation looks the same, but for the older servers that still answer.
 func (t *Tracker) fresh(ctx context.Context, created time.Time) bool {
 	sibling, err := t.options.ConfigMaps.Get(ctx, t.options.Sibling, metav1.GetOptions{})
 	if err != nil {

@@ -139,7 +139,7 @@ func TestTracker(t *testing.T) {
 				t.Errorf("replica %d: %+v", i, got)
 			}
 		}
-		s.clock.pass(3 * time.Minute)
+		s.clock.pass(2 * time.Minute)
 		restarted := s.tracker(t, s.maps(), exampleFile(t))
 		restarted.sync(t.Context())
 		if after := s.data(t); after[links] != want {
@@ -177,6 +177,16 @@ func TestTracker(t *testing.T) {
 		if err := tracker.Check(); err != nil {
 			t.Errorf("in the end: %v", err)
 		}
+		// An upgrade within minutes of the first installation: both ConfigMaps are new, and an older server answers.
+		status(3, 1)
+		s.create(t, sibling)
+		s.create(t, Name)
+		early := s.tracker(t, s.maps(), exampleFile(t))
+		early.sync(t.Context())
+		if got := early.RuleTimes("user-agents")["service-links"]; !got.WarnOnly {
+			t.Errorf("service-links right after an upgrade of a new installation: %+v, want it to warn only", got)
+		}
+		status(2, 2)
 	})
 	t.Run("what cannot be written does not count", func(t *testing.T) {
 		warns := exampleFile(t)

@@ -14,9 +14,11 @@ import (
 )
 
 const (
-	// MinEventIDKey and MaxEventIDKey are how many bytes a key of event ids has. Fewer than 128 bits could be searched
-	// for, since every id that is published tells whether a guess was right.
+	// MinEventIDKey is the least number of bytes in a key of event ids. Fewer than 128 bits could be searched for, since
+	// every id that is published tells whether a guess was right.
 	MinEventIDKey = 16
+
+	// MaxEventIDKey is the largest number of bytes in a key of event ids.
 	MaxEventIDKey = 4096
 
 	// eventIDKeyInterval is the time between two reads of the key's file. It follows the kubelet, which fills an optional

@@ -43,6 +43,7 @@ type sender struct {
 
 // run connects, again and again.
 func (s *sender) run() {
+	s.hasher.refresh() // The log and the metric say from the start whether there is a key.
 	for !s.done() {
 		l, err := s.options.Config.connect(s.work)
 		if err != nil {

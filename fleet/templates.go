@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -29,6 +30,7 @@ const (
 
 	// gatewayNamespaceFlag says where the gateway makes agents, defaultAgentsNamespace where it does without.
 	gatewayNamespaceFlag   = "--agents-namespace="
+	gatewayTemplateFlag    = "--template="
 	defaultAgentsNamespace = "dexorder-agents"
 
 	// deploymentPlaceholder stands for the agent's name in the gateway's template; templateAgent is one for a verdict.
@@ -69,17 +71,20 @@ func (c *Cluster) templates(ctx context.Context) ([]template, error) {
 }
 
 func (c *Cluster) gatewayTemplates(ctx context.Context, gateway *appsv1.Deployment) ([]template, error) {
-	namespace := defaultAgentsNamespace
+	namespace, mounted := defaultAgentsNamespace, ""
 	for _, container := range gateway.Spec.Template.Spec.Containers {
 		for _, arg := range container.Args {
 			if value, found := strings.CutPrefix(arg, gatewayNamespaceFlag); found {
 				namespace = value
 			}
+			if file, found := strings.CutPrefix(arg, gatewayTemplateFlag); found {
+				mounted = mountedVolume(&container, file)
+			}
 		}
 	}
 	var all []template
 	for _, volume := range gateway.Spec.Template.Spec.Volumes {
-		if volume.ConfigMap == nil || volume.ConfigMap.Name == lifecycle.PolicyConfigMap {
+		if volume.ConfigMap == nil || volume.Name != mounted {
 			continue
 		}
 		m, err := c.client.CoreV1().ConfigMaps(c.system).Get(ctx, volume.ConfigMap.Name, metav1.GetOptions{})
@@ -89,6 +94,16 @@ func (c *Cluster) gatewayTemplates(ctx context.Context, gateway *appsv1.Deployme
 		all = append(all, template{m, namespace})
 	}
 	return all, nil
+}
+
+// mountedVolume names the volume that a container has in the directory of a file; empty if there is none.
+func mountedVolume(c *corev1.Container, file string) string {
+	for _, mount := range c.VolumeMounts {
+		if path.Clean(mount.MountPath) == path.Dir(file) {
+			return mount.Name
+		}
+	}
+	return ""
 }
 
 // auditTemplates reports what would be refused of the creation of each workload in a template.

@@ -52,13 +52,17 @@ const (
 
 func gatewayDeployment() *appsv1.Deployment {
 	volume := func(name string) corev1.Volume {
-		return corev1.Volume{VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: name},
 		}}}
 	}
 	return &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-		Containers: []corev1.Container{{Args: []string{"serve", "--agents-namespace=dexorder-agents"}}},
-		Volumes:    []corev1.Volume{volume(lifecycle.PolicyConfigMap), volume("agent-gateway-abc")},
+		Containers: []corev1.Container{{
+			Args:         []string{"serve", "--agents-namespace=dexorder-agents", "--template=/etc/agent-gateway/agent.yaml"},
+			VolumeMounts: []corev1.VolumeMount{{Name: "agent-gateway-abc", MountPath: "/etc/agent-gateway"}},
+		}},
+		// The last one, an authority for NATS perhaps, is none of the gateway's templates and may be missing.
+		Volumes: []corev1.Volume{volume(lifecycle.PolicyConfigMap), volume("agent-gateway-abc"), volume("nats-ca")},
 	}}}}
 }
 

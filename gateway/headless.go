@@ -12,7 +12,7 @@ import (
 //
 // The kubelet tells each container of a Pod with service links the names and addresses of all Services of its namespace
 // that have a cluster IP: every agent would read who the other users are, and from some 3,300 Services on no container
-// would start, since the environment is too large to execute a program (hole H3). The gateway itself connects to Pods
+// would start, since the environment is too large to execute a program. The gateway itself connects to Pods
 // and needs no Service.
 //
 // Without a cluster IP nothing translates ports: the name resolves to the Pod, and who dials it reaches the port that

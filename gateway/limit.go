@@ -59,7 +59,7 @@ func DefaultLimits() Limits {
 		Connections: map[lifecycle.UserType]int{
 			lifecycle.Anonymous: 50, lifecycle.Free: 100, lifecycle.Paid: 200, lifecycle.Enterprise: 500,
 		},
-		Held: 2000, Streams: 5000, Connected: 10_000, Listened: 12_000, Body: 64 << 20, HeaderTimeout: time.Hour,
+		Held: 2000, Streams: 5000, Connected: 20_000, Listened: 12_000, Body: 64 << 20, HeaderTimeout: time.Hour,
 	}
 }
 
@@ -200,7 +200,8 @@ func (l *limiter) connect(user string, userType lifecycle.UserType) (release fun
 		ofAll()
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.connections[user]--; l.connections[user] == 0 {
+		l.connections[user]--
+		if l.connections[user] == 0 {
 			delete(l.connections, user)
 		}
 	}, "", nil

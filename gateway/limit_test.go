@@ -142,7 +142,7 @@ func TestStandingConnections(t *testing.T) {
 	g, _ := newGateway(t, address, func(o *Options) { o.Limits.Connections = map[lifecycle.UserType]int{lifecycle.Free: 2} },
 		append(readyAgent("alice", lifecycle.Free), readyAgent("bob", lifecycle.Free)...)...)
 	gateway := serveGateway(t, g)
-	upgrade := func(user string, code int) *http.Response {
+	upgrade := func(user string, code int) (http.Header, io.Closer) {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, gateway+pathPrefix+user+"/connect/", http.NoBody)
 		if err != nil {
@@ -158,15 +158,15 @@ func TestStandingConnections(t *testing.T) {
 		if response.StatusCode != code {
 			t.Errorf("%s: %s, want %d", user, response.Status, code)
 		}
-		return response
+		return response.Header, response.Body
 	}
-	standing := upgrade("alice", http.StatusSwitchingProtocols)
+	_, standing := upgrade("alice", http.StatusSwitchingProtocols)
 	upgrade("alice", http.StatusSwitchingProtocols)
-	if refused := upgrade("alice", http.StatusTooManyRequests); refused.Header.Get("Retry-After") == "" {
+	if header, _ := upgrade("alice", http.StatusTooManyRequests); header.Get("Retry-After") == "" {
 		t.Error("429 without Retry-After")
 	}
 	upgrade("bob", http.StatusSwitchingProtocols)
-	standing.Body.Close()
+	standing.Close()
 	waitFor(t, "a connection that has ended counts still", func() bool {
 		g.limiter.mu.Lock()
 		defer g.limiter.mu.Unlock()

@@ -135,13 +135,13 @@ func TestSignedStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close()
+		t.Cleanup(func() { response.Body.Close() })
 	}
 	for _, replica := range []string{"one", "two", "three"} {
 		g := newReplica(replica, seeded(1))
 		w := newWatcher(g)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		defer cancel()
+		t.Cleanup(cancel)
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/v1/events", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +150,7 @@ func TestSignedStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close()
+		t.Cleanup(func() { response.Body.Close() })
 		if response.StatusCode != http.StatusOK {
 			t.Errorf("replica %s: %s", replica, response.Status)
 		}
@@ -173,6 +173,45 @@ func TestWatcherSigns(t *testing.T) {
 	if signatures != 2 {
 		t.Errorf("%d signatures, want one by each of two keys", signatures)
 	}
+}
+
+// TestStreamsAreSignedAnew: an agent takes a standing stream for the proof that its gateway signs by the agent's key. When the
+// key is used no more, the stream must not stand on.
+func TestStreamsAreSignedAnew(t *testing.T) {
+	signed := make(chan string, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		signed <- strings.Fields(r.Header.Get(activity.Header))[1] // the key's id
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	g := newReplica("one", seeded(1))
+	g.watcher = newWatcher(g)
+	ended := make(chan error)
+	pod := podAt(server.Listener.Addr().String(), "uid")
+	listen := func() {
+		s := &stream{watcher: g.watcher, pod: pod, budget: newBudget(time.Now)}
+		_, err := s.read(t.Context(), false)
+		ended <- err
+	}
+	go listen()
+	first := <-signed
+	if g.options.Signer.SetKeys([]ed25519.PrivateKey{seeded(1)}) {
+		t.Error("the same key counts as another")
+	}
+	if !g.options.Signer.SetKeys([]ed25519.PrivateKey{seeded(2)}) {
+		t.Error("another key does not count as one")
+	}
+	g.SignStreamsAnew()
+	if err := <-ended; err == nil {
+		t.Error("the stream ended without an error")
+	}
+	go listen()
+	if second := <-signed; second == first {
+		t.Error("the stream is signed by the key of before")
+	}
+	g.SignStreamsAnew()
+	<-ended
 }
 
 // TestNonces: an agent that answers what it likes makes the gateway ask once more, and remember little.

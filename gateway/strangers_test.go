@@ -164,7 +164,9 @@ func TestStrangersBody(t *testing.T) {
 			t.Errorf("%s by %s: %v", tt.path, tt.token, err)
 			continue
 		}
-		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != tt.code {
+		_, err = io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+		if err != nil || response.StatusCode != tt.code {
 			t.Errorf("%s by %s: %s, %v; want %d", tt.path, tt.token, response.Status, err, tt.code)
 		}
 		if tt.code == http.StatusTooManyRequests && response.Header.Get("Retry-After") == "" {

@@ -47,7 +47,12 @@ type watcher struct {
 	mu      sync.Mutex
 	ctx     context.Context
 	running map[types.UID]listening
-	wait    sync.WaitGroup
+
+	// signing ends when there are other keys to sign by.
+	signing    context.Context
+	endSigning context.CancelFunc
+
+	wait sync.WaitGroup
 }
 
 // listening is a Pod that is listened to: at which address, and what ends it.
@@ -57,10 +62,31 @@ type listening struct {
 }
 
 func newWatcher(g *Gateway) *watcher {
-	return &watcher{
+	w := &watcher{
 		gateway: g, running: map[types.UID]listening{}, places: make(chan struct{}, g.options.Limits.Listened),
 		client: transport{headerTimeout: managerTimeout, small: true}.client(0),
 	}
+	w.signing, w.endSigning = context.WithCancel(context.Background())
+	return w
+}
+
+// errSignAnew ends a stream that is signed by keys of before.
+var errSignAnew = errors.New("there are other keys to sign by")
+
+// SignStreamsAnew ends the streams of events and opens them again, signed by the keys of today. An agent takes a signed stream
+// for the proof that its gateway signs: one of a key that is used no more would have it refuse what is signed by another.
+func (g *Gateway) SignStreamsAnew() {
+	w := g.watcher
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.endSigning()
+	w.signing, w.endSigning = context.WithCancel(context.Background())
+}
+
+func (w *watcher) untilSignedAnew() context.Context {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.signing
 }
 
 // run lets streams live until ctx ends.
@@ -168,6 +194,7 @@ func (w *watcher) place(ctx context.Context) (release func(), ok bool) {
 func (s *stream) read(ctx context.Context, again bool) (heard bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer context.AfterFunc(s.untilSignedAnew(), func() { cancel(errSignAnew) })()
 	dead := time.AfterFunc(silence, func() { cancel(errors.New("it said nothing for a while")) })
 	defer dead.Stop()
 	options := &s.gateway.options

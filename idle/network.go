@@ -47,13 +47,13 @@ func (n *network) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusTooManyRequests, map[string]string{"error": fmt.Sprintf("%v; accepted are %d a second", errRate, requestRate)})
 		return
 	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	n.mux.ServeHTTP(w, r)
 }
 
 // authorized is an endpoint for the agent's own Pod and the gateway.
 func (n *network) authorized(e endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if err := n.gate.authorize(r); err != nil {
 			n.refuse(w, err)
 			return

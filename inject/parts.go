@@ -103,7 +103,8 @@ func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image s
 		}
 		env = append(env, want)
 	}
-	p.AgentEnv = append(env, storedActivityEnv(stored)...)
+	env = append(env, storedActivityEnv(stored)...)
+	p.AgentEnv = env
 	// Rules of the user's own were not injected, and who takes them out wants them gone.
 	p.RestartRules = nil
 	if rules := restartUnlessIdle(); workload.Equal(&c.RestartPolicyRules, &rules) {

@@ -3,8 +3,7 @@ package policy
 import "fmt"
 
 // maxViolations bounds the violations of one rule, and those of one verdict that are denials, warnings or audits. A
-// request with more of them is no clearer for a longer list, and the list must not grow with what a stranger sends
-// (hole H1).
+// request with more of them is no clearer for a longer list, and the list must not grow with what a stranger sends.
 const maxViolations = 100
 
 // full says that a rule has found as much as is reported. A rule that loops over a list of the request stops then.

@@ -82,7 +82,7 @@ const (
 	maxAllocatedOnce    = 512 << 10
 )
 
-// FuzzReviewAllocations bounds what a verdict costs by what the request costs its sender (hole H1).
+// FuzzReviewAllocations bounds what a verdict costs by what the request costs its sender.
 func FuzzReviewAllocations(f *testing.F) {
 	for _, n := range []int{1, 100, 101, 20_000} {
 		for list, element := range map[string]string{

@@ -5,8 +5,8 @@ import (
 )
 
 // How much a verdict costs depends on how many containers, volumes and variables a template lists: three bytes of JSON are
-// a container, about which six rules have something to say. So their number is bounded before any other rule looks
-// (hole H1). No agent comes near the bounds.
+// a container, about which six rules have something to say. So their number is bounded before any other rule looks.
+// No agent needs so many.
 var objectSize = Rule{
 	ID:          "object-size",
 	Summary:     "a Pod template lists a bounded number of containers, volumes, variables and mounts",

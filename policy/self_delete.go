@@ -87,7 +87,7 @@ func (p *Profile) checkSelfDelete(r *Request) []Violation {
 		return []Violation{violation("", "Pod %q, to which the token is bound, does not exist any more", name)}
 	}
 	if string(caller.Pod.UID) != uid {
-		// Its own UID is not told: the request may come from anybody who knows a Pod's name (hole H16).
+		// Its own UID is not told: the request may come from anybody who knows a Pod's name.
 		return []Violation{violation("", "Pod %q is a later one of that name, but the token is bound to one of UID %q", name, uid)}
 	}
 	if v, ok := checkOwn(r); !ok {

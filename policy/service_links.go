@@ -6,7 +6,7 @@ import (
 
 // By default (enableServiceLinks) the kubelet gives every container eight variables for each Service of the namespace. An
 // agent would read its neighbours' names and addresses in its environment; and from about 3,300 Services on the
-// environment is larger than execve takes, so that no container of the namespace starts (hole H3).
+// environment is larger than execve takes, so that no container of the namespace starts.
 //
 // The rule is asked of agents, which are injected with false. Jobs and other workloads of role agents are not changed by
 // injection, and their namespace holds no neighbour's Services: refusing them for a default would help nobody.

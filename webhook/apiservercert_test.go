@@ -119,8 +119,10 @@ func TestAPIServerShowsItsCertificate(t *testing.T) {
 	}
 	before := judged.Load()
 	response, err := newClient(nil, true).Post(url, "application/json", bytes.NewReader(reviewOf(t, newRequest(t))))
-	if err != nil || response.StatusCode != http.StatusUnauthorized || judged.Load() != before {
-		t.Errorf("past the API server: %v, %v; want 401 and no verdict", response, err)
+	must(t, err)
+	response.Body.Close()
+	if response.StatusCode != http.StatusUnauthorized || judged.Load() != before {
+		t.Errorf("past the API server: %v; want 401 and no verdict", response)
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 // bodies bounds the memory of the bodies that are held, by what has come of them: no room is kept for bytes that have only
-// been announced (hole H2).
+// been announced.
 //
 // Small and large bodies have room of their own, so that large ones never keep small ones out. When room runs short, the
 // oldest body of its class that is still being read is given up: the API server sends a body within milliseconds, and what
@@ -67,7 +67,8 @@ func (b *bodies) begin(giveUp func()) (*heldBody, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h.reading = h.class.reading.PushBack(h)
-	return h, h.take(requestBytes)
+	err := h.take(requestBytes)
+	return h, err
 }
 
 // grow takes room for so many bytes more.

@@ -30,7 +30,10 @@ const clientCAInterval = 30 * time.Second
 // LoadClientCA reads certificates in PEM. The error says what is wrong with the file.
 func LoadClientCA(path string, log *slog.Logger) (*ClientCA, error) {
 	c := &ClientCA{path: path, log: log}
-	return c, c.load()
+	if err := c.load(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c *ClientCA) load() error {

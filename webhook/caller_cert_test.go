@@ -80,15 +80,17 @@ func TestClientCA(t *testing.T) {
 		if ok, err := askOnce(client(h2, good.issue(t)), url, body); !ok || err != nil {
 			t.Errorf("with a certificate, HTTP/2 %v: %v, %v", h2, ok, err)
 		}
-		if _, err := client(h2, bad.issue(t)).Post(url, "application/json", bytes.NewReader(body)); err == nil {
+		if _, err := askOnce(client(h2, bad.issue(t)), url, body); err == nil {
 			t.Errorf("with a certificate of another authority, HTTP/2 %v: no error", h2)
 		}
 		never, end := io.Pipe() // a body that never comes
 		request, err := http.NewRequest(http.MethodPost, url, never)
 		must(t, err)
 		response, err := client(h2).Do(request)
-		if err != nil || response.StatusCode != http.StatusUnauthorized {
-			t.Errorf("without a certificate, HTTP/2 %v: %v, %v; want 401", h2, response, err)
+		must(t, err)
+		response.Body.Close()
+		if response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("without a certificate, HTTP/2 %v: %v; want 401", h2, response)
 		}
 		end.Close()
 	}
@@ -110,7 +112,7 @@ func TestClientCA(t *testing.T) {
 	if ok, err := askOnce(client(true, bad.issue(t)), url, body); !ok || err != nil {
 		t.Errorf("by the new authority: %v, %v", ok, err)
 	}
-	if _, err := client(true, good.issue(t)).Post(url, "application/json", bytes.NewReader(body)); err == nil {
+	if _, err := askOnce(client(true, good.issue(t)), url, body); err == nil {
 		t.Error("by the old authority: no error")
 	}
 	s.stop()

@@ -13,8 +13,7 @@ import (
 
 // Confirmer is the Announcer that believes the cluster and not the request. An accepted self-delete is announced once its
 // Deployment is terminating or gone, and the breaker gets its token back if that does not come about. So a review that
-// did not come from the API server, and one that something else refused after us, leave no Event and count for nothing
-// (hole H16).
+// did not come from the API server, and one that something else refused after us, leave no Event and count for nothing.
 //
 // What waits to be confirmed is in memory: where the server dies within that time, the token stays taken, and the API
 // server's audit log alone has the proof.

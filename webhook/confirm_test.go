@@ -143,7 +143,7 @@ func TestConfirmerIsBounded(t *testing.T) {
 }
 
 // testForgedReview sends a review of its own making to the server, for a Deployment whose agent has really ended: neither
-// breaker nor Events know of it afterwards. Of one that is deleted they know (hole H16).
+// breaker nor Events know of it afterwards. Of one that is deleted they know.
 func (c *inCluster) testForgedReview(t *testing.T, cp *controlplane.ControlPlane) {
 	cluster, err := NewCluster(cp.Config, nil, slog.New(slog.DiscardHandler))
 	must(t, err)

@@ -13,10 +13,11 @@ const (
 	// maxUnanswered bounds the connections on which no request has been answered yet, maxAnswered the others. API servers
 	// have some hundreds of the latter at most, with HTTP/1.1.
 	maxUnanswered = 1024
-	maxAnswered   = 2048
+	maxAnswered   = 1024
 
-	// maxHealth bounds both for the listener of health and metrics, which has few clients.
-	maxHealth = 64
+	// maxHealth bounds those of the listener of health and metrics. It has few clients, and a probe must not be the oldest of
+	// them before it has its answer.
+	maxHealth = 1024
 )
 
 // connections bounds how many connections a server has. It never refuses a new one: where there are too many, it closes the
@@ -97,7 +98,7 @@ func (c *connections) bound(in *list.List, limit int, reason string) {
 	}
 }
 
-// answeredOn says that a request has been answered on the connection that ctx belongs to.
+// answeredOn says that the connection that ctx belongs to has delivered a whole request, or got an answer.
 func answeredOn(ctx context.Context) {
 	known, ok := ctx.Value(connectionKey{}).(*connection)
 	if !ok {

@@ -28,6 +28,10 @@ const (
 // uploadBuffer bounds what HTTP/2 holds of bodies that no handler has read yet, for a connection, in bytes.
 const uploadBuffer = 128 << 10
 
+// maxFrame is the largest HTTP/2 frame, in bytes, and the least that the protocol allows. The server makes room for a frame
+// when it is announced.
+const maxFrame = 16 << 10
+
 // drainer ends a server's connections without losing a request.
 //
 // http.Server.Shutdown alone would: it closes every connection that is idle at that moment, and a request that the
@@ -51,7 +55,7 @@ func (d *drainer) attach(s *http.Server) error {
 	d.farewell.TLSConfig, d.farewell.IdleTimeout = s.TLSConfig, s.IdleTimeout
 	//nolint:staticcheck // Deprecated for net/http's own HTTP/2, which cannot say goodbye without closing what is idle.
 	if err := http2.ConfigureServer(&d.farewell, &http2.Server{
-		MaxUploadBufferPerConnection: uploadBuffer, MaxUploadBufferPerStream: uploadBuffer,
+		MaxUploadBufferPerConnection: uploadBuffer, MaxUploadBufferPerStream: uploadBuffer, MaxReadFrameSize: maxFrame,
 	}); err != nil {
 		return fmt.Errorf("set up HTTP/2: %w", err)
 	}

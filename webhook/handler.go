@@ -65,6 +65,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.decline(w, body, http.StatusRequestEntityTooLarge, h.tooMuch(err), err)
 		return
 	}
+	answeredOn(r.Context()) // It is no silent one: it must not be closed while the request is answered.
 	n := shares(int64(len(body)), load.decoded())
 	release, err := h.limiter.acquire(ctx, n)
 	if err != nil {

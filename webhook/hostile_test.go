@@ -37,7 +37,7 @@ func announce(t *testing.T, conn net.Conn, length int, first string) {
 	}
 }
 
-// Connections that announce much and send nothing keep nobody out (hole H2).
+// Connections that announce much and send nothing keep nobody out.
 func TestSilentBodiesStarveNobody(t *testing.T) {
 	a, _ := newTestAdmission(&fakePolicy{})
 	s := startServer(t, a, 0)
@@ -63,8 +63,10 @@ func TestStalledBodyTimesOut(t *testing.T) {
 	// Without a deadline of the body's own, the server's timeout of 15 s would end it.
 	must(t, conn.SetReadDeadline(time.Now().Add(readTimeout*2/3)))
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || response.StatusCode != http.StatusRequestTimeout || !response.Close {
-		t.Errorf("HTTP/1.1: %v, %v; want 408 and the end of the connection", response, err)
+	must(t, err)
+	response.Body.Close()
+	if response.StatusCode != http.StatusRequestTimeout || !response.Close {
+		t.Errorf("HTTP/1.1: %v; want 408 and the end of the connection", response)
 	}
 	stalled, send := io.Pipe()
 	defer send.Close()
@@ -75,8 +77,10 @@ func TestStalledBodyTimesOut(t *testing.T) {
 	client := newClient(nil, true)
 	client.Timeout = readTimeout * 2 / 3
 	response, err = client.Do(request)
-	if err != nil || response.StatusCode != http.StatusRequestTimeout {
-		t.Errorf("HTTP/2: %v, %v; want 408", response, err)
+	must(t, err)
+	response.Body.Close()
+	if response.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("HTTP/2: %v; want 408", response)
 	}
 	if n := metric(t, registry, `agent_lifecycle_admission_http_errors_total{code="408"}`); n != "2" {
 		t.Errorf("%q counted, want 2", n)
@@ -106,8 +110,10 @@ func TestRefusalDoesNotReadOn(t *testing.T) {
 	// The body never comes. What would read on ends by the server's timeout of 15 s, and this is well before.
 	must(t, conn.SetReadDeadline(time.Now().Add(readTimeout*2/3)))
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || response.StatusCode != http.StatusMethodNotAllowed || !response.Close {
-		t.Errorf("%v, %v; want 405 and the end of the connection", response, err)
+	must(t, err)
+	response.Body.Close()
+	if response.StatusCode != http.StatusMethodNotAllowed || !response.Close {
+		t.Errorf("%v; want 405 and the end of the connection", response)
 	}
 }
 
@@ -140,7 +146,7 @@ func TestNewConnectionIsServed(t *testing.T) {
 	for range 20 {
 		conn, err := net.Dial("tcp", listener.Addr().String())
 		must(t, err)
-		defer conn.Close()
+		t.Cleanup(func() { conn.Close() })
 		silent = append(silent, conn)
 	}
 	ask(newClient(nil, true)) // a new one, behind all those
@@ -156,7 +162,7 @@ func TestNewConnectionIsServed(t *testing.T) {
 	}
 }
 
-// Hostile bodies in parallel stay within a container's memory (hole H1).
+// Hostile bodies in parallel stay within a container's memory.
 func TestHostileBodiesPeak(t *testing.T) {
 	a := newDefaultAdmission(t)
 	s := startServer(t, a, 0)

@@ -39,7 +39,7 @@ func TestLimiterCountsBySize(t *testing.T) {
 	all()
 }
 
-// Large requests, those that wait among them, keep no small one out (hole H2).
+// Large requests, those that wait among them, keep no small one out.
 func TestLargeDoNotBlockSmall(t *testing.T) {
 	ctx := context.Background()
 	l := newLimiter(8)
@@ -53,8 +53,9 @@ func TestLargeDoNotBlockSmall(t *testing.T) {
 	waitUntil(t, "a large one waits", func() bool { return l.large.waiting.Load() == 1 })
 	for i := range 8 {
 		soon, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		if _, err := l.acquire(soon, 1); err != nil {
+		_, err := l.acquire(soon, 1)
+		cancel()
+		if err != nil {
 			t.Errorf("small one %d: %v", i, err)
 		}
 	}

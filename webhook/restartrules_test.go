@@ -132,7 +132,7 @@ func lookAtSightings(t *testing.T, r *RestartRules) {
 	}
 }
 
-// A review that nobody stored anything after tells nothing: restart rules are not switched by a stranger (hole H16).
+// A review that nobody stored anything after tells nothing: restart rules are not switched by a stranger.
 func TestForgedReviewSwitchesNoRestartRules(t *testing.T) {
 	missing := []jsonpatch.Operation{{Operation: "add", Path: "/spec/template/spec/containers/0/restartPolicyRules"}}
 	old := newDeployment()

@@ -79,8 +79,9 @@ func (a *Admission) observeRestartRules(t *task, r *policy.Request) {
 	if r.Old != nil || r.Object == nil || r.Object.Deployment == nil {
 		return
 	}
-	a.RestartRules.Observe(t.Namespace, r.Object.Deployment, func(d *appsv1.Deployment) []jsonpatch.Operation {
-		patch, _ := t.policy.Inject(t.Namespace, d.DeepCopy(), nil, inject.Options{RestartRules: true})
+	active, namespace := t.policy, t.Namespace // The request itself, which may be large, must not be kept for later.
+	a.RestartRules.Observe(namespace, r.Object.Deployment, func(d *appsv1.Deployment) []jsonpatch.Operation {
+		patch, _ := active.Inject(namespace, d.DeepCopy(), nil, inject.Options{RestartRules: true})
 		return patch
 	})
 }

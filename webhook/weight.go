@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Bounds on one request's JSON, checked before any of it is decoded (hole H1: three bytes of JSON make a Container).
+// Bounds on one request's JSON, checked before any of it is decoded: three bytes of JSON make a Container.
 //
 // No Pod that runs comes near them: the kubelet starts none of 10,000 containers or environment variables, an UPDATE holds
 // each twice, and managedFields, the deepest part of an object, nest about 30 deep.
@@ -50,12 +50,13 @@ func weigh(body []byte) (weight, error) {
 	w := weight{bytes: len(body)}
 	var arrays [maxNesting + 1]bool // whether what is open at each depth is an array
 	depth := 0
+body:
 	for i := 0; i < len(body); i++ {
 		switch body[i] {
 		case '"':
 			end := closingQuote(body[i+1:])
 			if end < 0 {
-				return w, nil
+				break body
 			}
 			i += end + 1
 		case ':':
@@ -75,13 +76,15 @@ func weigh(body []byte) (weight, error) {
 			case body[i] == '{':
 				w.objects++
 			}
-			if depth++; depth > maxNesting {
+			depth++
+			if depth > maxNesting {
 				return w, fmt.Errorf("the request nests more than %d deep", maxNesting)
 			}
 			arrays[depth] = body[i] == '['
 		case '}', ']':
-			if depth--; depth < 0 {
-				return w, nil
+			depth--
+			if depth < 0 {
+				break body
 			}
 		}
 		if w.listed > maxListed {

@@ -37,6 +37,8 @@ func TestWeighRefuses(t *testing.T) {
 		"many objects":       {"[" + strings.Repeat("{},", maxListed+1), "more than 20000 objects in lists"},
 		"many nulls":         {"[" + strings.Repeat("null,", maxListed+1), "more than 20000 objects in lists"},
 		"many members":       {"{" + strings.Repeat(`"a":1,`, maxDecoded/memberBytes+1), "at most 64 MiB"},
+		"one brace too many": {"{" + strings.Repeat(`"a":1,`, maxDecoded/memberBytes+1) + "}}", "at most 64 MiB"},
+		"an open string":     {"{" + strings.Repeat(`"a":1,`, maxDecoded/memberBytes+1) + `"`, "at most 64 MiB"},
 		"many small strings": {"[" + strings.Repeat(`"",`, maxDecoded/scalarBytes+1), "at most 64 MiB"},
 	} {
 		if _, err := weigh([]byte(tt.body)); err == nil || !strings.Contains(err.Error(), tt.message) {

@@ -110,7 +110,7 @@ func kinds() []string {
 
 func unmarshal[T any](data []byte) (*T, error) {
 	v := new(T)
-	if err := json.Unmarshal(data, v, jsontext.AllowDuplicateNames(false)); err != nil {
+	if err := json.Unmarshal(data, v, jsontext.AllowDuplicateNames(false), json.WithUnmarshalers(quantities)); err != nil {
 		return nil, err
 	}
 	return v, nil

@@ -208,7 +208,7 @@ func (s *stranger) counts() (attackCounts, error) {
 	}, err
 }
 
-// hostileBytes is how long a hostile list is: by the steps of hole H1, 0.3 MiB cost a server 277 MB.
+// hostileBytes is how long a hostile list is: at v0.1.0 0.3 MiB cost a server 277 MB.
 const hostileBytes = 300 << 10
 
 // hostileBodies are AdmissionReviews that cost more than their bytes.

@@ -25,6 +25,9 @@ type activityKeys struct {
 	signer *activity.Signer
 	log    *slog.Logger
 
+	// changed is called when there are other keys than before. Nil: nobody is told.
+	changed func()
+
 	// logged is what was said last of the directory.
 	logged string
 }
@@ -62,8 +65,8 @@ func (k *activityKeys) read() {
 		return
 	}
 	keys, err := readKeys(k.dir)
-	if len(keys) > 0 {
-		k.signer.SetKeys(keys)
+	if len(keys) > 0 && k.signer.SetKeys(keys) && k.changed != nil {
+		k.changed()
 	}
 	switch {
 	case k.signer.Keys() == 0:

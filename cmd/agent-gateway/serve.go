@@ -81,6 +81,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	keys.changed = g.SignStreamsAnew
 	certificate, err := newCertificate(f, log)
 	if err != nil {
 		return err

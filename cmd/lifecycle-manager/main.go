@@ -227,7 +227,7 @@ func status(ctx context.Context, args []string, stdout io.Writer) error {
 	return printStatus(stdout, &s)
 }
 
-// printStatus writes a status for people. What is in it the agent chooses, down to the program at the other end of the socket (hole H18).
+// printStatus writes a status for people. What is in it the agent chooses, down to the program at the other end of the socket.
 func printStatus(to io.Writer, s *idle.Status) error {
 	var b strings.Builder
 	shown := terminal.Printable

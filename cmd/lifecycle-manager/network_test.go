@@ -84,6 +84,7 @@ func TestNetwork(t *testing.T) {
 						Method: r.Method, Path: "/v1/activity", Body: body, Audience: "pod-1", Nonce: response.Header.Get(signing.NonceHeader),
 					})
 				})
+				response.Body.Close()
 				if response.StatusCode != http.StatusNoContent {
 					t.Errorf("signed: %s", response.Status)
 				}
@@ -105,7 +106,7 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// TestTerminal: what an agent says of itself draws nothing on the terminal of whoever looks (hole H18).
+// TestTerminal: what an agent says of itself draws nothing on the terminal of whoever looks.
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	const reason = "\x1b]0;pwned\a\x1b[2J\nroot@cluster: all is well \u009b31m"

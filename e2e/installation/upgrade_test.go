@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -46,7 +47,11 @@ func testUpgrade(t *testing.T, from version) {
 	current.applyKustomization(t)
 	check()
 	expectUntouched(t, before)
+	if violates {
+		expectWarnedAbout(t)
+	}
 
+	// Once while new rules only warn, and once while they are in force.
 	evictAll(t, before)
 	enforceNewRules(t)
 	before = fleet(t)
@@ -74,17 +79,95 @@ func testUpgrade(t *testing.T, from version) {
 	expectGone(t, "agent-anonymous")
 	delete(before, agentsNamespace+"/agent-anonymous")
 	expectUntouched(t, before)
+	if violates {
+		thereAndBack(t, from)
+	}
+}
+
+// thereAndBack goes back to a version that does not know the new rules, as docs/install.md says it, and forward again. No agent
+// is restarted, and no request is lost.
+func thereAndBack(t *testing.T, from version) {
+	t.Helper()
+	before := fleet(t)
+	check := startTraffic(t)
+	putPolicy(t, from.policy(t), "audited only: ")
+	from.applyKustomization(t)
+	check()
+	expectUntouched(t, before)
+	check = startTraffic(t)
+	current.applyKustomization(t)
+	check()
+	expectUntouched(t, before)
+}
+
+// putPolicy writes a policy and waits until every server says the words of it in its readiness.
+func putPolicy(t *testing.T, policy, said string) {
+	t.Helper()
+	config, err := client.CoreV1().ConfigMaps(systemNamespace).Get(t.Context(), lifecycle.PolicyConfigMap, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Data[lifecycle.PolicyKey] = policy
+	if _, err := client.CoreV1().ConfigMaps(systemNamespace).Update(t.Context(), config, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	selector := metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + serverName}
+	eventually(t, func(ctx context.Context) error {
+		pods, err := client.CoreV1().Pods(systemNamespace).List(ctx, selector)
+		if err != nil {
+			return err
+		}
+		// The kubelet looks after a Pod's volumes at once when the Pod changes, and else within two minutes.
+		patch := fmt.Appendf(nil, `{"metadata": {"annotations": {"e2e/nudged": %q}}}`, time.Now().Format(time.RFC3339Nano))
+		for i := range pods.Items {
+			name := pods.Items[i].Name
+			_, err := client.CoreV1().Pods(systemNamespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+			if err != nil {
+				return err
+			}
+			answer, err := client.CoreV1().Pods(systemNamespace).ProxyGet("http", name, "8080", "readyz", map[string]string{"verbose": ""}).DoRaw(ctx)
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(string(answer), said) {
+				return fmt.Errorf("server %s does not say %q:\n%s", name, said, answer)
+			}
+		}
+		return nil
+	})
+}
+
+// expectWarnedAbout: right after an upgrade an older server may have answered /mutate, so that new rules refuse nothing yet.
+func expectWarnedAbout(t *testing.T) {
+	t.Helper()
+	record, err := client.CoreV1().ConfigMaps(systemNamespace).Get(t.Context(), enforcement.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if record.Data["warnUntil"] == "" {
+		t.Errorf("the servers take the upgrade for a new installation: %v", record.Data)
+	}
+	_, err = client.AppsV1().Deployments(agentsNamespace).Create(t.Context(), newViolator("agent-try"),
+		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		t.Errorf("a new rule refuses an agent while older servers may answer: %v", err)
+	}
+}
+
+// newViolator returns an agent with one variable more than the rule object-size lets pass.
+func newViolator(name string) *appsv1.Deployment {
+	agent := newAgent(agentsNamespace, name, lifecycle.Free)
+	container := &agent.Spec.Template.Spec.Containers[0]
+	for i := range 1001 {
+		container.Env = append(container.Env, corev1.EnvVar{Name: fmt.Sprintf("V%d", i), Value: "x"})
+	}
+	return agent
 }
 
 // createViolator returns false where the version that is installed has the rule already.
 func createViolator(t *testing.T) bool {
 	t.Helper()
-	agent := newAgent(agentsNamespace, violator, lifecycle.Free)
-	container := &agent.Spec.Template.Spec.Containers[0]
-	for i := range 1001 {
-		container.Env = append(container.Env, corev1.EnvVar{Name: fmt.Sprintf("V%d", i), Value: "x"})
-	}
-	err := createAgent(t.Context(), agent)
+	err := createAgent(t.Context(), newViolator(violator))
 	switch {
 	case err == nil:
 		return true
@@ -152,14 +235,10 @@ func enforceNewRules(t *testing.T) {
 	// Each server reads the record twice a minute. Several refusals in a row come from all of them.
 	eventually(t, func(ctx context.Context) error {
 		for range 20 {
-			agent := newAgent(agentsNamespace, "agent-try", lifecycle.Free)
-			container := &agent.Spec.Template.Spec.Containers[0]
-			for i := range 1001 {
-				container.Env = append(container.Env, corev1.EnvVar{Name: fmt.Sprintf("V%d", i), Value: "x"})
-			}
-			_, err := client.AppsV1().Deployments(agentsNamespace).Create(ctx, agent, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			_, err := client.AppsV1().Deployments(agentsNamespace).Create(ctx, newViolator("agent-try"),
+				metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			if err == nil || !strings.Contains(err.Error(), "object-size: ") {
-				return fmt.Errorf("a new agent that is too large is not refused for that: %v", err)
+				return fmt.Errorf("a new agent that is too large is not refused for that: %w", err)
 			}
 		}
 		return nil

@@ -36,8 +36,11 @@ func (h Health) Run(ctx context.Context) error {
 		}
 		ok(w)
 	})
-	mux.Handle("/metrics", promhttp.HandlerFor(h.Gatherer, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	mux.Handle("/metrics", promhttp.HandlerFor(h.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+	}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.Serve(h.Listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("--health-listen: %w", err)

@@ -6,7 +6,7 @@ import (
 )
 
 // Bounds on the text of a file, checked before any of it is parsed: the YAML parser takes some 250 bytes of memory for each
-// value, time that grows with the square of the depth, and anybody may send a file to be judged (hole H1). No file that
+// value, time that grows with the square of the depth, and anybody may send a file to be judged. No file that
 // the bounds on values let pass comes near them; in comments and strings the characters count too.
 const (
 	maxSeparators = 3 * maxNodes

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Files that are small and costly are refused before they are parsed (hole H1).
+// Files that are small and costly are refused before they are parsed.
 func TestCostlyFilesAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ file, message string }{
 		"values":         {"[" + strings.Repeat("a,", MaxSize/2-1), "more than 150000 commas"},

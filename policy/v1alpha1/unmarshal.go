@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // unmarshal reads the tree over the built-in defaults and returns an error for every field that does not fit.
@@ -26,7 +28,7 @@ func unmarshal(tree map[string]any) (*LifecyclePolicy, field.ErrorList) {
 		if err != nil {
 			return file, append(errs, field.InternalError(nil, err))
 		}
-		err = json.Unmarshal(data, file, json.RejectUnknownMembers(true))
+		err = json.Unmarshal(data, file, json.RejectUnknownMembers(true), json.WithUnmarshalers(workload.Quantities()))
 		if err == nil {
 			return file, errs
 		}

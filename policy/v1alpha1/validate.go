@@ -49,7 +49,7 @@ func validateRulesRevision(path *field.Path, revision int32) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(path, revision,
-		fmt.Sprintf("must be from %d to %d, the newest that this version knows", firstRulesRevision, RulesRevision))}
+		fmt.Sprintf("must be from %d to %d", firstRulesRevision, RulesRevision))}
 }
 
 func validateSidecar(path *field.Path, file *LifecyclePolicy) field.ErrorList {
