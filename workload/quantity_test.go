@@ -27,7 +27,7 @@ func TestQuantities(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		`"100m"`: "100m", `2`: "2", `"64Mi"`: "64Mi", `"1E"`: "1E", `"1e3"`: "1e3", `"1e-3"`: "1m", `0.5`: "500m", `null`: "0",
+		`"100m"`: "100m", `2`: "2", `"64Mi"`: "64Mi", `"1E"`: "1E", `"1e3"`: "1e3", `"1e-3"`: "1e-3", `0.5`: "500m", `null`: "0",
 		`"9223372036854775807"`: "9223372036854775807",
 	} {
 		if q, err := decode(text); err != nil || q.String() != want {
