@@ -187,6 +187,10 @@ func TestTracker(t *testing.T) {
 			t.Errorf("service-links right after an upgrade of a new installation: %+v, want it to warn only", got)
 		}
 		status(2, 2)
+		for range 5 {
+			s.clock.pass(time.Minute)
+			early.sync(t.Context())
+		}
 	})
 	t.Run("what cannot be written does not count", func(t *testing.T) {
 		warns := exampleFile(t)

@@ -89,7 +89,7 @@ func TestPolicyIsAllowed(t *testing.T) {
 // Every mistake is said at once, each with its field and what would be accepted.
 func TestPolicyIsRefused(t *testing.T) {
 	const refused = "refused, since no server could load this policy:\n- "
-	const unknownField = "Forbidden: unknown field; known here are apiVersion, identities, idle, kind, profiles, reaper, restartRules, " +
+	const unknownField = "Forbidden: unknown field; known here are apiVersion, identities, idle, kind, profiles, reaper, restartRules, rulesRevision, " +
 		"selfDelete, sidecar, tiers"
 	type causes []metav1.StatusCause
 	whole := func(kind metav1.CauseType, message string) causes {

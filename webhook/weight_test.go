@@ -206,7 +206,7 @@ func (p policyOf) Active() Active { return p.active }
 // hostilePerByte times what weigh estimates. Slices that grow are counted each time.
 const (
 	hostileBytes   = 256 << 10
-	hostilePerByte = 7
+	hostilePerByte = 8
 
 	// hostilePolicy is for each byte of a policy file, which is read again for each of its first 50 mistakes.
 	hostilePolicy = 2 << 10
