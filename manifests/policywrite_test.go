@@ -28,7 +28,7 @@ func policySteps() []step {
 			return err
 		}, want}
 	}
-	judged := []string{"policy UPDATE configmaps"}
+	judged := []string{"policy/2 UPDATE configmaps"}
 	create := func(what, namespace, name string, want []string) step {
 		return step{what, func(ctx context.Context, c kubernetes.Interface) error {
 			_, err := c.CoreV1().ConfigMaps(namespace).Create(ctx, config(name), metav1.CreateOptions{})
@@ -39,7 +39,7 @@ func policySteps() []step {
 		{"delete", func(ctx context.Context, c kubernetes.Interface) error {
 			return c.CoreV1().ConfigMaps(system).Delete(ctx, lifecycle.PolicyConfigMap, metav1.DeleteOptions{})
 		}, nothing},
-		create("create", system, lifecycle.PolicyConfigMap, []string{"policy CREATE configmaps"}),
+		create("create", system, lifecycle.PolicyConfigMap, []string{"policy/2 CREATE configmaps"}),
 		update("put as it is", func(*corev1.ConfigMap) {}, nothing),
 		update("label", func(o *corev1.ConfigMap) { metav1.SetMetaDataLabel(&o.ObjectMeta, "team", "blue") }, nothing),
 		update("finalizer", func(o *corev1.ConfigMap) { o.Finalizers = []string{"example.com/one"} }, nothing),

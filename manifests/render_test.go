@@ -10,8 +10,8 @@ import (
 
 // installations are what somebody may apply, with and without the components that the documentation names.
 var installations = []string{
-	"overlays/dev", "overlays/staging", withIsolation, withCronJob, withEmbeddedSecrets, "overlays/prod", withCertManager, withSecrets,
-	withSystemIsolation, withNamedCallers,
+	"overlays/dev", "overlays/staging", withIsolation, withNamedCallers, withCronJob, withEmbeddedSecrets, "overlays/prod",
+	withCertManager, withSecrets, withSystemIsolation,
 }
 
 const (
