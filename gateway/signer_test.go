@@ -211,7 +211,9 @@ func TestStreamsAreSignedAnew(t *testing.T) {
 		t.Error("the stream is signed by the key of before")
 	}
 	g.SignStreamsAnew()
-	<-ended
+	if err := <-ended; err == nil {
+		t.Error("the second stream ended without an error")
+	}
 }
 
 // TestNonces: an agent that answers what it likes makes the gateway ask once more, and remember little.
