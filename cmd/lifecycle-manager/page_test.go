@@ -78,9 +78,9 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// hurried is what the webhook sets, for somebody who cannot wait.
+// hurried is what the webhook sets, with short times. The timeout is still longer than an interpreter takes to start on a busy machine.
 var hurried = []string{
-	"ENABLE_IDLE_SHUTDOWN=true", "USER_TYPE=free", "IDLE_TIMEOUT_MINUTES=0.02",
+	"ENABLE_IDLE_SHUTDOWN=true", "USER_TYPE=free", "IDLE_TIMEOUT_MINUTES=0.1",
 	"IDLE_CHECK_INTERVAL_SECONDS=0.1", "IDLE_WARNING_SECONDS=0.2", "IDLE_GRACE_SECONDS=5",
 }
 
