@@ -55,7 +55,7 @@ func attackMain(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(counts)
 }
 
-// stranger is somebody without credentials.
+// stranger is a client without credentials.
 type stranger struct {
 	load    attackLoad
 	began   time.Time

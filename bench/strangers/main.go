@@ -1,4 +1,4 @@
-// Command strangers measures what somebody without credentials, who reaches the admission servers, does to those who create agents:
+// Command strangers measures what a client without credentials does to creations of agents when it reaches the admission servers:
 // silent connections and hostile bodies at a fixed rate, beside a client that creates agents through a real API server at a fixed rate.
 // bench/README.md says what is measured and how to read it.
 package main

@@ -65,7 +65,7 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// In a Pod, 127.0.0.1 is whoever a proxy speaks for.
+// In a Pod, 127.0.0.1 is any client of a proxy in that Pod.
 func TestLoopbackInPod(t *testing.T) {
 	for _, name := range append([]string{""}, podVariables...) {
 		t.Run(name, func(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// post sends activity as somebody outside of the Pod would: whoever has an origin is no process of the agent.
+// post sends activity as a client outside of the Pod does: a request with an origin is from no process of the agent.
 func post(t *testing.T, address string, sign func(*http.Request, []byte)) *http.Response {
 	t.Helper()
 	body := []byte(`{"source":"gateway"}`)
@@ -106,7 +106,7 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// TestTerminal: what an agent says of itself draws nothing on the terminal of whoever looks.
+// TestTerminal: what an agent says of itself draws nothing on an operator's terminal.
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	const reason = "\x1b]0;pwned\a\x1b[2J\nroot@cluster: all is well \u009b31m"
