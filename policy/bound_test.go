@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -102,6 +103,10 @@ func FuzzReviewAllocations(f *testing.F) {
 		}
 	}
 	policies := []*policy.Policy{examplePolicy(f), unbounded(f)}
+	allowance := uint64(1)
+	if underRaceDetector() {
+		allowance = 4 // a sync.Pool, such as the one of regexp, forgets a part of what it is given
+	}
 	f.Fuzz(func(t *testing.T, kind uint8, body []byte) {
 		o, err := workload.Decode(kindOfIndex(kind), body)
 		if err != nil {
@@ -114,11 +119,17 @@ func FuzzReviewAllocations(f *testing.F) {
 			p.Needs(r)
 			p.Review(r)
 			runtime.ReadMemStats(&after)
-			if got, most := after.TotalAlloc-before.TotalAlloc, uint64(len(body))*maxAllocatedPerByte+maxAllocatedOnce; got > most {
+			if got, most := after.TotalAlloc-before.TotalAlloc, allowance*(uint64(len(body))*maxAllocatedPerByte+maxAllocatedOnce); got > most {
 				t.Errorf("%d bytes were allocated for a request of %d, more than %d", got, len(body), most)
 			}
 		}
 	})
+}
+
+// underRaceDetector tells whether this program was built with -race.
+func underRaceDetector() bool {
+	build, _ := debug.ReadBuildInfo()
+	return build != nil && slices.Contains(build.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // closed ends what is open in a JSON text that has no brackets in strings.

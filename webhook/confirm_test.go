@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +24,7 @@ import (
 type confirming struct {
 	*Confirmer
 	told     announced
-	returned []string
+	returned atomic.Int64
 	deleted  func(live bool) (bool, error)
 	metrics  *prometheus.Registry
 }
@@ -32,8 +33,8 @@ func newConfirming(deleted func(live bool) (bool, error)) *confirming {
 	c := &confirming{deleted: deleted, metrics: prometheus.NewRegistry()}
 	c.Confirmer = NewConfirmer(ConfirmerOptions{
 		Deleted: func(_ context.Context, _, _ string, _ types.UID, live bool) (bool, error) { return c.deleted(live) },
-		GiveBack: func(_ context.Context, uid string) error {
-			c.returned = append(c.returned, uid)
+		GiveBack: func(context.Context, string) error {
+			c.returned.Add(1)
 			return nil
 		},
 		Announcer: &c.told, Metrics: NewMetrics(c.metrics, "test"), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
@@ -46,8 +47,8 @@ func TestConfirmer(t *testing.T) {
 		name      string
 		deleted   func(at time.Duration, live bool) (bool, error)
 		again     time.Duration // asked for again; zero: not
-		announced int
-		returned  int
+		announced int64
+		returned  int64
 		lost      string
 		at        time.Duration // until when nothing has happened
 	}{
@@ -94,14 +95,14 @@ func TestConfirmer(t *testing.T) {
 				}
 				time.Sleep(tt.at)
 				synctest.Wait()
-				if c.told.n > 0 || len(c.returned) > 0 {
-					t.Errorf("after %s: announced %d times, given back %v", tt.at, c.told.n, c.returned)
+				if c.told.n.Load() > 0 || c.returned.Load() > 0 {
+					t.Errorf("after %s: announced %d times, given back %d times", tt.at, c.told.n.Load(), c.returned.Load())
 				}
 				time.Sleep(10 * confirmWithin)
 				synctest.Wait()
-				if lost := metric(t, c.metrics, "agent_lifecycle_self_delete_events_lost_total"); c.told.n != tt.announced ||
-					len(c.returned) != tt.returned || lost != tt.lost {
-					t.Errorf("announced %d times, given back %v, lost %s; want %d, %d, %s", c.told.n, c.returned, lost, tt.announced,
+				if lost := metric(t, c.metrics, "agent_lifecycle_self_delete_events_lost_total"); c.told.n.Load() != tt.announced ||
+					c.returned.Load() != tt.returned || lost != tt.lost {
+					t.Errorf("announced %d times, given back %d times, lost %s; want %d, %d, %s", c.told.n.Load(), c.returned.Load(), lost, tt.announced,
 						tt.returned, tt.lost)
 				}
 				cancel()
@@ -120,14 +121,14 @@ func TestConfirmerStops(t *testing.T) {
 		c.SelfDelete(ctx, covered, &policy.SelfDelete{DeploymentUID: "u"}, "hash")
 		cancel()
 		must(t, c.Run(ctx))
-		if c.told.n != 1 {
-			t.Errorf("announced %d times, want once", c.told.n)
+		if c.told.n.Load() != 1 {
+			t.Errorf("announced %d times, want once", c.told.n.Load())
 		}
 		c = newConfirming(func(bool) (bool, error) { return false, nil })
 		c.SelfDelete(ctx, covered, &policy.SelfDelete{DeploymentUID: "u"}, "hash")
 		must(t, c.Run(ctx))
-		if c.told.n != 0 || len(c.returned) != 0 {
-			t.Errorf("announced %d times, given back %v", c.told.n, c.returned)
+		if c.told.n.Load() != 0 || c.returned.Load() != 0 {
+			t.Errorf("announced %d times, given back %d times", c.told.n.Load(), c.returned.Load())
 		}
 	})
 }

@@ -82,9 +82,9 @@ func (b *takes) Take(_ context.Context, key string) error {
 func (b *takes) Closed(context.Context) error { b.looked++; return b.err }
 
 // announced counts the announcements.
-type announced struct{ n int }
+type announced struct{ n atomic.Int64 }
 
-func (a *announced) SelfDelete(context.Context, string, *policy.SelfDelete, string) { a.n++ }
+func (a *announced) SelfDelete(context.Context, string, *policy.SelfDelete, string) { a.n.Add(1) }
 
 // selfDeleting is an Admission whose policy lets an agent delete itself once its exit is in the Pod's status.
 func selfDeleting(k *kubelet) (*Admission, *takes, *announced, *prometheus.Registry) {
@@ -253,10 +253,11 @@ func TestCharge(t *testing.T) {
 		k.exited.Store(true)
 		a, b, announcer, _ := selfDeleting(k)
 		steps := []struct {
-			name                 string
-			request              *admissionv1.AdmissionRequest
-			after                time.Duration
-			taken, looked, spoke int
+			name          string
+			request       *admissionv1.AdmissionRequest
+			after         time.Duration
+			taken, looked int
+			spoke         int64
 		}{
 			{"dry run", deletionWith(t, "a", func(r *admissionv1.AdmissionRequest) { r.DryRun = new(true) }), 0, 0, 0, 0},
 			{"first", deletion(t, "a"), 0, 1, 0, 1},
@@ -272,9 +273,9 @@ func TestCharge(t *testing.T) {
 		for _, s := range steps {
 			time.Sleep(s.after)
 			got := validateRequest(t, a, s.request)
-			if !got.Allowed || b.taken != s.taken || b.looked != s.looked || announcer.n != s.spoke {
+			if !got.Allowed || b.taken != s.taken || b.looked != s.looked || announcer.n.Load() != s.spoke {
 				t.Errorf("%s: allowed %v, taken %d, looked %d, announced %d; want %d, %d, %d", s.name, got.Allowed, b.taken, b.looked,
-					announcer.n, s.taken, s.looked, s.spoke)
+					announcer.n.Load(), s.taken, s.looked, s.spoke)
 			}
 			if !strings.Contains(got.AuditAnnotations["self-delete"], "exit code 42") || got.AuditAnnotations["policy"] != "abc" {
 				t.Errorf("%s: audit annotations %v", s.name, got.AuditAnnotations)
@@ -306,8 +307,8 @@ func TestBreakerSaysNo(t *testing.T) {
 				a, b, announcer, registry := selfDeleting(k)
 				b.err = tt.err
 				got := validateRequest(t, a, request)
-				if got.Allowed || got.Result.Code != tt.code || !strings.Contains(got.Result.Message, tt.message) || announcer.n != 0 {
-					t.Fatalf("%s: allowed %v, announced %d, %+v", what, got.Allowed, announcer.n, got.Result)
+				if got.Allowed || got.Result.Code != tt.code || !strings.Contains(got.Result.Message, tt.message) || announcer.n.Load() != 0 {
+					t.Fatalf("%s: allowed %v, announced %d, %+v", what, got.Allowed, announcer.n.Load(), got.Result)
 				}
 				if tt.retry > 0 && (got.Result.Details == nil || got.Result.Details.RetryAfterSeconds != tt.retry) {
 					t.Errorf("%s: details %+v", what, got.Result.Details)
