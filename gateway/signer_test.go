@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -61,6 +62,7 @@ func newReplica(instance string, keys ...ed25519.PrivateKey) *Gateway {
 	signer.SetKeys(keys)
 	return &Gateway{nonces: newNonces(), options: Options{
 		Signer: signer, Address: func(pod *corev1.Pod, _ int32) string { return pod.Name },
+		Metrics: NewMetrics(prometheus.NewRegistry()),
 	}}
 }
 
