@@ -23,7 +23,7 @@ import (
 var ErrUnauthorized = errors.New("not the gateway's")
 
 // errRate says that an address asks for too much.
-var errRate = errors.New("too many requests from this address")
+var errRate = fmt.Errorf("too many requests from this address; accepted are %d a second", requestRate)
 
 const (
 	// maxPatience and patienceShare bound how long unsigned activity is refused while no gateway signs: at most this
@@ -85,18 +85,17 @@ func newGate(verifier *activity.Verifier, timeout time.Duration, now func() time
 }
 
 // admit bounds the requests of an address. It answers false for one too many. A request that may be the gateway's is
-// charged only once its signature has turned out to be none.
+// always looked at: behind address translation a neighbour has the gateway's address, and would use up its share.
 func (g *gate) admit(r *http.Request) bool {
-	if isLocal(r) {
-		return true
-	}
-	now, limiter := g.now(), g.rateOf(remote(r))
-	if !isSigned(r) && limiter.AllowN(now, 1) || isSigned(r) && limiter.TokensAt(now) >= 1 {
+	if isLocal(r) || isSigned(r) || g.charge(r) {
 		return true
 	}
 	g.count("rate")
 	return false
 }
+
+// charge counts a request for its address. It answers false for one too many.
+func (g *gate) charge(r *http.Request) bool { return g.rateOf(remote(r)).AllowN(g.now(), 1) }
 
 // isSigned says whether the request carries a signature where one is looked at.
 func isSigned(r *http.Request) bool {
@@ -117,14 +116,18 @@ func (g *gate) rateOf(address netip.Addr) *rate.Limiter {
 	return limiter
 }
 
-// authenticate says whether the gateway has signed the request. The error is about a signature that there is.
+// authenticate says whether the gateway has signed the request. The error is about a signature that there is, or errRate
+// where its address shows too many that are none. One with an unknown nonce is told the nonce, however many there are.
 func (g *gate) authenticate(r *http.Request) (signed bool, err error) {
 	if r.Header.Get(activity.Header) == "" {
 		return false, nil
 	}
 	defer func() {
-		if !signed && !isLocal(r) {
-			g.rateOf(remote(r)).AllowN(g.now(), 1)
+		if !signed && !isLocal(r) && !g.charge(r) {
+			g.count("rate")
+			if !errors.Is(err, activity.ErrNonce) {
+				err = errRate
+			}
 		}
 	}()
 	if g.verifier == nil {
@@ -154,7 +157,7 @@ func (g *gate) authorize(r *http.Request) error {
 	case errors.Is(err, activity.ErrNonce):
 		return fmt.Errorf("%w: %w", ErrUnauthorized, err)
 	case err != nil && !errors.Is(err, activity.ErrSignature) && !errors.Is(err, activity.ErrReplayed):
-		return err // its body cannot be read
+		return err // its body cannot be read, or there are too many
 	case err == nil && isLocal(r), g.verifier == nil, !errors.Is(err, activity.ErrReplayed) && g.takesUnsigned():
 		return nil
 	case err == nil:
@@ -218,6 +221,9 @@ func (g *gate) refusals() map[string]int {
 	return counts
 }
 
+// meshAddress is where Istio's proxy in a Pod sends from what came to the Pod from elsewhere (InboundPassthroughBindIpv4).
+var meshAddress = netip.AddrFrom4([4]byte{127, 0, 0, 6})
+
 // isLocal says whether a process of the agent's own Pod asks: by loopback, or by the Pod's own address. A page that a
 // browser in the Pod shows is somebody else's program, and browsers say so.
 func isLocal(r *http.Request) bool {
@@ -225,6 +231,9 @@ func isLocal(r *http.Request) bool {
 		return false
 	}
 	address := remote(r)
+	if address == meshAddress {
+		return false
+	}
 	if address.IsLoopback() {
 		return true
 	}

@@ -68,6 +68,8 @@ func codeOf(err error) int {
 		return http.StatusConflict
 	case errors.Is(err, ErrSnoozeSpent), errors.Is(err, ErrTooMany):
 		return http.StatusUnprocessableEntity
+	case errors.Is(err, errRate):
+		return http.StatusTooManyRequests
 	case errors.As(err, new(*http.MaxBytesError)):
 		return http.StatusRequestEntityTooLarge
 	}

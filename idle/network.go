@@ -42,9 +42,7 @@ func newNetwork(m *Manager, verifier *activity.Verifier, log *slog.Logger) *netw
 // ServeHTTP implements http.Handler.
 func (n *network) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !n.gate.admit(r) {
-		w.Header().Set("Connection", "close")
-		w.Header().Set("Retry-After", "1")
-		writeJSON(w, http.StatusTooManyRequests, map[string]string{"error": fmt.Sprintf("%v; accepted are %d a second", errRate, requestRate)})
+		n.refuse(w, errRate)
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -64,6 +62,10 @@ func (n *network) authorized(e endpoint) http.Handler {
 
 // refuse answers with the nonce, so that a gateway that did not know it signs again.
 func (n *network) refuse(w http.ResponseWriter, err error) {
+	if errors.Is(err, errRate) {
+		w.Header().Set("Connection", "close")
+		w.Header().Set("Retry-After", "1")
+	}
 	if n.gate.verifier != nil {
 		w.Header().Set(activity.NonceHeader, n.gate.verifier.Nonce())
 	}
@@ -73,8 +75,12 @@ func (n *network) refuse(w http.ResponseWriter, err error) {
 // serveEvents streams events. Everybody may listen; the gateway's replicas always can.
 func (n *network) serveEvents(w http.ResponseWriter, r *http.Request) {
 	signed, err := n.gate.authenticate(r)
-	if errors.Is(err, activity.ErrNonce) {
+	switch {
+	case errors.Is(err, activity.ErrNonce):
 		n.refuse(w, fmt.Errorf("%w: %w", ErrUnauthorized, err))
+		return
+	case errors.Is(err, errRate):
+		n.refuse(w, err)
 		return
 	}
 	if signed {

@@ -225,6 +225,25 @@ func TestRequestRate(t *testing.T) {
 	}
 }
 
+// Behind address translation a neighbour has the gateway's address. What it sends keeps the gateway from nothing.
+func TestNeighbourWithTheGatewaysAddress(t *testing.T) {
+	p := newPeer(t, verifierFor("pod"))
+	forged := activity.NewSigner("stranger")
+	forged.SetKeys([]ed25519.PrivateKey{ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
+	for range 2 * requestBurst {
+		p.serve(p.request(gateway, "GET", "/v1/status", "", nil, ""))
+		p.serve(p.request(gateway, "POST", "/v1/activity", "", forged, "pod"))
+	}
+	p.expect(t, "the neighbour", p.request(gateway, "POST", "/v1/activity", "", nil, ""), 429)
+	p.expect(t, "the gateway", p.request(gateway, "POST", "/v1/activity", "", p.signer, "pod"), 204)
+	r := p.request(gateway, "POST", "/v1/activity", "", nil, "")
+	p.signer.Sign(r.Header, &activity.Request{Method: "POST", Path: "/v1/activity", Audience: "pod", Nonce: "of-a-life-before"})
+	answer := p.serve(r)
+	if answer.Code != 401 || answer.Header().Get(activity.NonceHeader) == "" {
+		t.Errorf("the gateway, which does not know the nonce yet: %d %v, want 401 and the nonce", answer.Code, answer.Header())
+	}
+}
+
 func TestIsLocal(t *testing.T) {
 	for _, tc := range []struct {
 		remote, local string
@@ -238,6 +257,7 @@ func TestIsLocal(t *testing.T) {
 		{"10.0.0.6:1", "10.0.0.5:8377", false},
 		{"[fd00::2]:1", "[fd00::1]:8377", false},
 		{"nonsense", "nonsense", false},
+		{"127.0.0.6:1", "127.0.0.1:8377", false},
 	} {
 		r := httptest.NewRequest("POST", "/v1/activity", http.NoBody)
 		r.RemoteAddr = tc.remote

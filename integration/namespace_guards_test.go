@@ -365,6 +365,9 @@ func (r *reaping) versions(t *testing.T, namespaces ...string) []string {
 				t.Fatal(err)
 			}
 			err := meta.EachListItem(list, func(o runtime.Object) error {
+				if e, ok := o.(*corev1.Event); ok && e.Source.Component == "persistentvolume-controller" {
+					return nil // it says again at any time that a claim waits for its first Pod
+				}
 				accessor, err := meta.Accessor(o)
 				if err == nil {
 					versions = append(versions, name+"/"+accessor.GetName()+"@"+accessor.GetResourceVersion())

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/dexorder/agent-lifecycle/internal/connections"
 )
 
 const (
@@ -65,7 +67,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.decline(w, body, http.StatusRequestEntityTooLarge, h.tooMuch(err), err)
 		return
 	}
-	answeredOn(r.Context()) // It is no silent one: it must not be closed while the request is answered.
+	connections.Answered(r.Context()) // It is no silent one: it must not be closed while the request is answered.
 	n := shares(int64(len(body)), load.decoded())
 	release, err := h.limiter.acquire(ctx, n)
 	if err != nil {
@@ -82,7 +84,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, answer)
-	answeredOn(r.Context())
+	connections.Answered(r.Context())
 	// The answer may have outgrown out's memory: what is kept is what it grew into.
 	putBuffer(bytes.NewBuffer(answer))
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/dexorder/agent-lifecycle/internal/connections"
 )
 
 // Metrics are the server's. Every label has few values: rules, kinds and verdicts are fixed, profiles are the policy
@@ -101,7 +103,7 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		Name: "agent_lifecycle_admission_connections_closed_total",
 		Help: "Connections that were closed because there were too many: the oldest without an answered request, or idle ones.",
 	}, []string{"reason"})
-	for _, reason := range []string{closedUnanswered, closedIdle} {
+	for _, reason := range []string{connections.Unanswered, connections.Idle} {
 		m.connectionsClosed.WithLabelValues(reason)
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dexorder/agent-lifecycle/internal/connections"
 )
 
 const (
@@ -37,6 +39,17 @@ const (
 	writeTimeout      = maxTimeout + 5*time.Second
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 16 << 10
+)
+
+const (
+	// maxUnanswered bounds the connections on which no request has been answered yet, maxAnswered the others. API servers
+	// have some hundreds of the latter at most, with HTTP/1.1.
+	maxUnanswered = 1024
+	maxAnswered   = 1024
+
+	// maxHealth bounds those of the listener of health and metrics. It has few clients, and a probe must not be the oldest of
+	// them before it has its answer.
+	maxHealth = 1024
 )
 
 // Options configures a Server.
@@ -163,10 +176,10 @@ func (s *Server) newHTTPServer(base context.Context, handler http.Handler) *http
 
 // bound bounds how many connections a server has.
 func (s *Server) bound(server *http.Server, unanswered, answered int) {
-	c := &connections{maxUnanswered: unanswered, maxAnswered: answered, closed: func(reason string) {
+	limit := &connections.Limit{MaxUnanswered: unanswered, MaxAnswered: answered, Closed: func(reason string) {
 		s.options.Admission.Metrics.connectionsClosed.WithLabelValues(reason).Inc()
 	}}
-	c.attach(server)
+	limit.Attach(server)
 }
 
 func (s *Server) admissionHandler() http.Handler {

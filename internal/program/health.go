@@ -11,7 +11,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dexorder/agent-lifecycle/internal/connections"
 )
+
+// maxHealthConnections bounds the connections of a listener of health and metrics. It has few clients, and a probe must
+// not be the oldest of them before it has its answer.
+const maxHealthConnections = 1024
 
 // Health answers /healthz, /readyz and /metrics, on plain HTTP.
 type Health struct {
@@ -41,6 +47,8 @@ func (h Health) Run(ctx context.Context) error {
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
 	}
+	limit := connections.Limit{MaxUnanswered: maxHealthConnections, MaxAnswered: maxHealthConnections}
+	limit.Attach(server)
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.Serve(h.Listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("--health-listen: %w", err)

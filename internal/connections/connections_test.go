@@ -1,4 +1,4 @@
-package webhook
+package connections
 
 import (
 	"context"
@@ -16,11 +16,11 @@ type deadConn struct {
 
 func (c *deadConn) Close() error { c.closed = true; return nil }
 
-func TestConnectionsCloseTheOldestUnanswered(t *testing.T) {
+func TestOldestUnansweredIsClosed(t *testing.T) {
 	var reasons []string
-	c := &connections{maxUnanswered: 2, maxAnswered: 2, closed: func(reason string) { reasons = append(reasons, reason) }}
+	c := &Limit{MaxUnanswered: 2, MaxAnswered: 2, Closed: func(reason string) { reasons = append(reasons, reason) }}
 	server := &http.Server{}
-	c.attach(server)
+	c.Attach(server)
 	var conns []*deadConn
 	open := func() context.Context {
 		conn := &deadConn{}
@@ -42,25 +42,25 @@ func TestConnectionsCloseTheOldestUnanswered(t *testing.T) {
 		}
 	}
 	zero := open()
-	answeredOn(zero)
+	Answered(zero)
 	open()
 	open()
 	check("two silent ones beside one that has been answered")
 	three := open()
 	check("a third silent one", 1)
-	answeredOn(three)
+	Answered(three)
 	open()
 	check("room again", 1)
-	answeredOn(zero) // three's answer is the oldest now
+	Answered(zero) // three's answer is the oldest now
 	five := open()
-	answeredOn(five)
+	Answered(five)
 	check("three that have been answered", 1, 2, 3)
-	answeredOn(three) // is closed, and stays forgotten
+	Answered(three) // is closed, and stays forgotten
 	server.ConnState(conns[4], http.StateClosed)
 	if c.unanswered.Len() != 0 || c.answered.Len() != 2 || len(c.open) != 2 {
 		t.Errorf("%d silent, %d answered, %d open; want 0, 2, 2", c.unanswered.Len(), c.answered.Len(), len(c.open))
 	}
-	if want := []string{closedUnanswered, closedUnanswered, closedIdle}; !slices.Equal(reasons, want) {
+	if want := []string{Unanswered, Unanswered, Idle}; !slices.Equal(reasons, want) {
 		t.Errorf("reasons %v, want %v", reasons, want)
 	}
 }
