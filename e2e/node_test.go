@@ -6,14 +6,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -55,22 +53,4 @@ func mustOnNode(t *testing.T, command ...string) string {
 		t.Fatalf("%s: exit code %d: %s", strings.Join(command, " "), code, out)
 	}
 	return out
-}
-
-// makeRoom lets the node run so many Pods. A kubelet's own limit is 110, the system's included.
-func makeRoom(t *testing.T, pods int64) {
-	t.Helper()
-	mustOnNode(t, "sh", "-c", fmt.Sprintf(`cd /var/lib/kubelet && if ! grep -qx 'maxPods: %[1]d' config.yaml; then
-		sed -i '/^maxPods:/d' config.yaml && echo 'maxPods: %[1]d' >>config.yaml && systemctl restart kubelet
-	fi`, pods))
-	eventually(t, clusterTimeout, func(ctx context.Context) error {
-		node, err := client.CoreV1().Nodes().Get(ctx, nodeName(t), metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if got := node.Status.Allocatable.Pods().Value(); got < pods {
-			return fmt.Errorf("the node takes %d Pods, want %d", got, pods)
-		}
-		return nil
-	})
 }
