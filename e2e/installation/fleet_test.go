@@ -73,7 +73,7 @@ func TestFleetFromBefore(t *testing.T) {
 
 	current.applyKustomization(t)
 	expectUntouched(t, before)
-	expect(agents(1, "audit"), "Deployment before-greedy: would be refused", refused, "4 workloads by the policy (in force): 1 would be refused",
+	expect(agents(1, "audit"), "Deployment before-greedy: would be refused", refused, "4 workloads and 1 in templates by the policy (in force): 1 would be refused",
 		"4 are not adopted, 4 have no sidecar")
 
 	// A minute old, before-idle has been quiet for some seconds. before-works has just had a visitor.
