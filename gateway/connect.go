@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"sync/atomic"
@@ -24,16 +25,18 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, g.options.Limits.Body)
-	conn, err := g.dial(r.Context(), user)
+	conn, pod, err := g.dial(r.Context(), user)
 	if err != nil {
 		g.fail(w, r, err)
 		return
 	}
 	defer conn.Close()
-	g.touch(user)
+	exchange := g.uses.begin(pod)
+	defer exchange.end()
 	proxy := &httputil.ReverseProxy{
-		Transport:     once(conn, g.options.Limits.HeaderTimeout),
-		FlushInterval: -1,
+		Transport:      once(usedConn{conn, exchange.use}, g.options.Limits.HeaderTimeout),
+		FlushInterval:  -1,
+		ModifyResponse: exchange.modify,
 		// How an agent breaks off an answer is its own affair, and not for the log, which is JSON.
 		ErrorLog: slog.NewLogLogger(g.options.Logger.Handler(), slog.LevelDebug),
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -53,7 +56,14 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 			g.fail(w, r, err)
 		},
 	}
-	proxy.ServeHTTP(w, r.WithContext(limitInformational(r.Context(), g.options.Now)))
+	ctx := httptrace.WithClientTrace(limitInformational(r.Context(), g.options.Now), &httptrace.ClientTrace{
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				exchange.requestSent()
+			}
+		},
+	})
+	proxy.ServeHTTP(w, r.WithContext(ctx))
 }
 
 // once is a transport for one request. The transport of package http sends again what it takes for idempotent, where a

@@ -35,28 +35,28 @@ func (g *Gateway) see(user string) (Status, *corev1.Pod, error) {
 	return g.describe(user, s), pod, nil
 }
 
-// dial connects to a user's agent. One that sleeps is woken, and waited for until WakeTimeout. Nothing has been sent on the connection,
+// dial connects to a user's agent, and returns its Pod. One that sleeps is woken, and waited for until WakeTimeout. Nothing has been sent on the connection,
 // so that as many attempts may be made as it takes.
-func (g *Gateway) dial(ctx context.Context, user string) (net.Conn, error) {
+func (g *Gateway) dial(ctx context.Context, user string) (net.Conn, *corev1.Pod, error) {
 	s, pod, err := g.see(user)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if s.Ready {
 		if conn, err := g.connectTo(ctx, pod); err == nil {
-			return conn, nil
+			return conn, pod, nil
 		}
 	}
 	release, ok := g.limiter.held.take(s.UserType)
 	if !ok {
 		g.options.Metrics.limited.WithLabelValues(limitedHeld).Inc()
-		return nil, fmt.Errorf("%w: %d wait for their agents", errLimited, len(g.limiter.held.all))
+		return nil, nil, fmt.Errorf("%w: %d wait for their agents", errLimited, len(g.limiter.held.all))
 	}
 	defer release()
 	began := g.options.Now()
-	conn, err := g.wake(ctx, user)
+	conn, pod, err := g.wake(ctx, user)
 	g.options.Metrics.waited(g.options.Now().Sub(began), outcome(ctx, err))
-	return conn, err
+	return conn, pod, err
 }
 
 func outcome(ctx context.Context, err error) string {
@@ -71,7 +71,7 @@ func outcome(ctx context.Context, err error) string {
 	return outcomeFailed
 }
 
-func (g *Gateway) wake(ctx context.Context, user string) (net.Conn, error) {
+func (g *Gateway) wake(ctx context.Context, user string) (net.Conn, *corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.options.WakeTimeout)
 	defer cancel()
 	changed, unlisten := g.fleet.listen(Name(user))
@@ -80,26 +80,26 @@ func (g *Gateway) wake(ctx context.Context, user string) (net.Conn, error) {
 	for {
 		s, pod, err := g.see(user)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		why := s.Reason
 		if s.Ready {
 			conn, err := g.connectTo(ctx, pod)
 			if err == nil {
-				return conn, nil
+				return conn, pod, nil
 			}
 			why = err.Error()
 		}
 		if now := g.options.Now(); now.Sub(ensured) >= ensureEvery {
 			if _, err := g.ensure(ctx, user, nil); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			ensured = g.options.Now()
 			continue
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %s", errTime, why)
+			return nil, nil, fmt.Errorf("%w: %s", errTime, why)
 		case <-changed:
 		case <-time.After(lookEvery):
 		}

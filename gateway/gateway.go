@@ -100,7 +100,7 @@ type Gateway struct {
 	watcher *watcher
 	limiter *limiter
 	flights singleflight.Group
-	touched *touches
+	uses    *uses
 	nonces  *nonces
 	// strangers are the connections on which nobody has shown a good token.
 	strangers *strangers
@@ -126,11 +126,12 @@ func New(options Options) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{
-		options: options, limiter: newLimiter(options.Limits, options.Now), touched: newTouches(options.Now),
+		options: options, limiter: newLimiter(options.Limits, options.Now),
 		nonces:    newNonces(),
 		confirmed: newConfirmations(options.Now), draining: make(chan struct{}),
 		port: sample.podPort(), servicePort: sample.service.Spec.Ports[0].Port,
 	}
+	g.uses = newUses(options.Now, g.tellUse)
 	g.strangers = newStrangers(maxStrangers, maxStrangersFromSource, func() {
 		options.Metrics.limited.WithLabelValues(limitedStrangers).Inc()
 	})
