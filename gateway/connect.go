@@ -31,6 +31,8 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 		return
 	}
 	defer conn.Close()
+	g.delivering.Add(1)
+	defer g.delivering.Add(-1)
 	exchange := g.uses.begin(pod)
 	defer exchange.end()
 	proxy := &httputil.ReverseProxy{
@@ -56,7 +58,10 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 			g.fail(w, r, err)
 		},
 	}
-	ctx := httptrace.WithClientTrace(limitInformational(r.Context(), g.options.Now), &httptrace.ClientTrace{
+	ctx, cancel := context.WithCancel(limitInformational(r.Context(), g.options.Now))
+	defer cancel()
+	defer context.AfterFunc(g.connections, cancel)()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
 			if info.Err == nil {
 				exchange.requestSent()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -110,6 +111,12 @@ type Gateway struct {
 	// draining is closed when streams have to end.
 	draining chan struct{}
 
+	// delivering counts the requests that are being delivered to agents, connections that were taken over included. When
+	// connections ends, which cut brings about, they end too.
+	delivering  atomic.Int64
+	connections context.Context
+	cut         context.CancelFunc
+
 	// port is the agent's in its Pod, servicePort the one of its Service.
 	port, servicePort int32
 }
@@ -131,6 +138,7 @@ func New(options Options) (*Gateway, error) {
 		confirmed: newConfirmations(options.Now), draining: make(chan struct{}),
 		port: sample.podPort(), servicePort: sample.service.Spec.Ports[0].Port,
 	}
+	g.connections, g.cut = context.WithCancel(context.Background())
 	g.uses = newUses(options.Now, g.tellUse)
 	g.strangers = newStrangers(maxStrangers, maxStrangersFromSource, func() {
 		options.Metrics.limited.WithLabelValues(limitedStrangers).Inc()

@@ -78,8 +78,8 @@ type managed struct {
 	idle  *idle.Manager
 	ended chan error
 
-	// told counts the calls of the gateway.
-	told atomic.Int64
+	// told counts the calls of the gateway, of which each takes latency, a time.Duration.
+	told, latency atomic.Int64
 }
 
 // startManaged runs a lifecycle manager, and returns a gateway beside it.
@@ -92,6 +92,7 @@ func startManaged(t *testing.T, user string) (*Gateway, *managed, func() *Gatewa
 	public := idle.PublicHandler(m.idle)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/activity" {
+			time.Sleep(time.Duration(m.latency.Load()))
 			m.told.Add(1)
 		}
 		public.ServeHTTP(w, r)
