@@ -24,6 +24,14 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 		g.fail(w, r, fmt.Errorf("%w: path: %w", errRequest, err))
 		return
 	}
+	if isGRPC(r) {
+		g.fail(w, r, errProtocol)
+		return
+	}
+	if err := checkLength(r, g.options.Limits.Body); err != nil {
+		g.fail(w, r, err)
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, g.options.Limits.Body)
 	conn, pod, err := g.dial(r.Context(), user)
 	if err != nil {
@@ -51,11 +59,12 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 			p.Out.Header.Del("Authorization") // it is for the gateway alone
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if !errors.As(err, new(*http.MaxBytesError)) {
-				g.options.Logger.Info("A request failed at the agent", "user", user, "error", err)
-				err = errSent
+			if large := tooLarge(err); large != nil {
+				g.fail(w, r, large)
+				return
 			}
-			g.fail(w, r, err)
+			g.options.Logger.Info("A request failed at the agent", "user", user, "error", err)
+			g.fail(w, r, errSent)
 		},
 	}
 	ctx, cancel := context.WithCancel(limitInformational(r.Context(), g.options.Now))

@@ -117,6 +117,9 @@ type Gateway struct {
 	connections context.Context
 	cut         context.CancelFunc
 
+	// farewells are the places of connections that are told that they should speak HTTP/1.1.
+	farewells chan struct{}
+
 	// port is the agent's in its Pod, servicePort the one of its Service.
 	port, servicePort int32
 }
@@ -135,7 +138,7 @@ func New(options Options) (*Gateway, error) {
 	g := &Gateway{
 		options: options, limiter: newLimiter(options.Limits, options.Now),
 		nonces:    newNonces(),
-		confirmed: newConfirmations(options.Now), draining: make(chan struct{}),
+		confirmed: newConfirmations(options.Now), draining: make(chan struct{}), farewells: make(chan struct{}, maxFarewells),
 		port: sample.podPort(), servicePort: sample.service.Spec.Ports[0].Port,
 	}
 	g.connections, g.cut = context.WithCancel(context.Background())
@@ -187,4 +190,9 @@ var (
 	errTime    = errors.New("the agent was not ready in time")
 	errLeft    = errors.New("the agent has just gone")
 	errAsleep  = errors.New("the agent is not ready; a connection or PUT wakes it")
+
+	errStopping = errors.New("this replica of the gateway stops, and the agent was not ready before; nothing has been delivered: " +
+		"send the request again, another replica takes it")
+	errScaledToZero = errors.New("the agent's Deployment is scaled to 0 replicas, not by the gateway, which leaves it so: " +
+		"no connection wakes the agent until somebody scales it to 1")
 )
