@@ -181,11 +181,11 @@ func (g *Gateway) attempt(ctx context.Context, user string, r *Request) (*brough
 		b.created = true
 		g.options.Metrics.created(w.userType)
 		g.options.Logger.Info("Created an agent", "user", user, "deployment", name, "userType", w.userType, "storage", claim != nil)
-	} else if changed := w.changedDeployment(d, fresh.deployment); changed != nil {
+	} else if changed := w.mendedDeployment(d, fresh.deployment, g.fleet.podOf(name), g.options.Now()); changed != nil {
 		if d, err = deployments.Update(ctx, changed, metav1.UpdateOptions{}); err != nil {
 			return nil, retried(err)
 		}
-		g.options.Logger.Info("Changed an agent", "user", user, "deployment", name, "userType", w.userType)
+		g.options.Logger.Info("Changed an agent", "user", user, "deployment", name, "userType", w.userType, "template", originOf(d).template)
 	}
 	b.deployment = d
 	if err := g.complete(ctx, w, d, claim, fresh); err != nil {
@@ -226,7 +226,7 @@ func (g *Gateway) complete(ctx context.Context, w *want, d *appsv1.Deployment, c
 
 // decideWant says what an agent should be, given what there is of it.
 func (g *Gateway) decideWant(user string, r *Request, d *appsv1.Deployment, claim *corev1.PersistentVolumeClaim) (*want, error) {
-	w := &want{name: Name(user), user: user}
+	w := &want{name: Name(user), user: user, template: g.options.Template.hash}
 	var types []lifecycle.UserType // that it has now
 	if claim != nil {
 		if claim.Annotations[lifecycle.AnnotationUser] != escapeUser(user) {
