@@ -130,7 +130,7 @@ func (t *TokenReviews) Authenticate(ctx context.Context, token string, source ne
 		return t.review(work, key, token)
 	})
 	if err != nil {
-		return "", fmt.Errorf("ask whose token it is: %w", err)
+		return "", &awayError{"nobody can be asked whose token it is", err}
 	}
 	r = answer.(reviewed)
 	return r.name, r.err

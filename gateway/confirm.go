@@ -37,7 +37,7 @@ func (g *Gateway) confirm(ctx context.Context, pod *corev1.Pod) error {
 		case err != nil && g.fleet.hears(pod):
 			return nil, nil // and asked again next time
 		case err != nil:
-			return nil, fmt.Errorf("the API server cannot be asked whether Pod %s still has its address: %w", pod.Name, err)
+			return nil, &awayError{"whether Pod " + pod.Name + " still has its address is not known", err}
 		case now == nil || now.UID != pod.UID || now.Status.PodIP != pod.Status.PodIP || !serving(now):
 			return nil, fmt.Errorf("%w: Pod %s is not there or not ready any more", errLeft, pod.Name)
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"sync/atomic"
@@ -23,17 +24,29 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 		g.fail(w, r, fmt.Errorf("%w: path: %w", errRequest, err))
 		return
 	}
+	if isGRPC(r) {
+		g.fail(w, r, errProtocol)
+		return
+	}
+	if err := checkLength(r, g.options.Limits.Body); err != nil {
+		g.fail(w, r, err)
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, g.options.Limits.Body)
-	conn, err := g.dial(r.Context(), user)
+	conn, pod, err := g.dial(r.Context(), user)
 	if err != nil {
 		g.fail(w, r, err)
 		return
 	}
 	defer conn.Close()
-	g.touch(user)
+	g.delivering.Add(1)
+	defer g.delivering.Add(-1)
+	exchange := g.uses.begin(pod)
+	defer exchange.end()
 	proxy := &httputil.ReverseProxy{
-		Transport:     once(conn, g.options.Limits.HeaderTimeout),
-		FlushInterval: -1,
+		Transport:      once(usedConn{conn, exchange.use}, g.options.Limits.HeaderTimeout),
+		FlushInterval:  -1,
+		ModifyResponse: exchange.modify,
 		// How an agent breaks off an answer is its own affair, and not for the log, which is JSON.
 		ErrorLog: slog.NewLogLogger(g.options.Logger.Handler(), slog.LevelDebug),
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -46,14 +59,25 @@ func (g *Gateway) connect(w http.ResponseWriter, r *http.Request, user, path str
 			p.Out.Header.Del("Authorization") // it is for the gateway alone
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if !errors.As(err, new(*http.MaxBytesError)) {
-				g.options.Logger.Info("A request failed at the agent", "user", user, "error", err)
-				err = errSent
+			if large := tooLarge(err); large != nil {
+				g.fail(w, r, large)
+				return
 			}
-			g.fail(w, r, err)
+			g.options.Logger.Info("A request failed at the agent", "user", user, "error", err)
+			g.fail(w, r, errSent)
 		},
 	}
-	proxy.ServeHTTP(w, r.WithContext(limitInformational(r.Context(), g.options.Now)))
+	ctx, cancel := context.WithCancel(limitInformational(r.Context(), g.options.Now))
+	defer cancel()
+	defer context.AfterFunc(g.connections, cancel)()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				exchange.requestSent()
+			}
+		},
+	})
+	proxy.ServeHTTP(w, r.WithContext(ctx))
 }
 
 // once is a transport for one request. The transport of package http sends again what it takes for idempotent, where a

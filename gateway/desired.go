@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,9 @@ type want struct {
 	deletes bool
 
 	asked remembered
+
+	// template is the hash of the template that agents are made of now.
+	template string
 }
 
 // mark writes who the agent is onto one of its objects.
@@ -35,6 +39,7 @@ func (w *want) mark(meta *metav1.ObjectMeta) {
 func (w *want) newDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 	w.mark(&d.ObjectMeta)
 	metav1.SetMetaDataAnnotation(&d.ObjectMeta, lifecycle.AnnotationRequest, w.asked.annotation())
+	origin{w.template, 1}.write(&d.ObjectMeta)
 	metav1.SetMetaDataLabel(&d.Spec.Template.ObjectMeta, lifecycle.LabelDeployment, w.name)
 	metav1.SetMetaDataLabel(&d.Spec.Template.ObjectMeta, lifecycle.LabelUserType, string(w.userType))
 	c := agentContainer(&d.Spec.Template)
@@ -66,6 +71,30 @@ func (w *want) changedDeployment(stored, fresh *appsv1.Deployment) *appsv1.Deplo
 		return nil
 	}
 	return d
+}
+
+// mendedDeployment is changedDeployment for an agent that may never have been ready: one that has failed to start takes the template
+// of today, since nothing of it runs or has run that would be lost. Otherwise it would stay broken for ever. fresh is not to be used
+// afterwards.
+func (w *want) mendedDeployment(stored, fresh *appsv1.Deployment, pod *corev1.Pod, now time.Time) *appsv1.Deployment {
+	changed := w.changedDeployment(stored, fresh)
+	if !neverReady(stored) {
+		return changed
+	}
+	from := originOf(stored)
+	if from.template != w.template && startFailed(stored, pod, now) {
+		from.template = w.template
+		if changed == nil {
+			changed = stored.DeepCopy()
+		}
+		changed.Spec.Template = w.newDeployment(fresh).Spec.Template
+	}
+	if changed == nil || equality.Semantic.DeepEqual(changed.Spec.Template, stored.Spec.Template) {
+		return changed
+	}
+	from.revision++
+	from.write(&changed.ObjectMeta)
+	return changed
 }
 
 // setEnv takes the variables out that were asked for before, puts those in that are asked for now, and brings the template's own back

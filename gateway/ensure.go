@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,6 +22,12 @@ const (
 
 	// retrySoon is after somebody else was faster.
 	retrySoon = 50 * time.Millisecond
+
+	// finishTimeout is what an attempt under way gets to end when the gateway stops.
+	finishTimeout = 2 * time.Second
+
+	// readTimeoutAPI bounds one reading of the API server.
+	readTimeoutAPI = 10 * time.Second
 )
 
 // again is why an attempt has to be made anew.
@@ -50,17 +57,52 @@ func (g *Gateway) ensure(ctx context.Context, user string, r *Request) (*brought
 			defer cancel()
 			return g.bring(work, user, r)
 		})
+		result, err := g.await(ctx, shared)
+		switch {
+		case err != nil:
+			return nil, err
+		case result.Err == nil:
+			return result.Val.(*brought), nil
+		case errors.Is(result.Err, errTime) && g.options.Now().Sub(began) < g.options.WakeTimeout/2:
+			continue // it was somebody else's time
+		}
+		return nil, result.Err
+	}
+}
+
+// await waits for the result of an attempt. One that is under way when the gateway stops gets a moment to end.
+func (g *Gateway) await(ctx context.Context, shared <-chan singleflight.Result) (result singleflight.Result, err error) {
+	select {
+	case result = <-shared:
+		return result, nil
+	case <-ctx.Done():
+		return result, fmt.Errorf("%w: %w", errTime, ctx.Err())
+	case <-g.draining:
+	}
+	select {
+	case result = <-shared:
+		return result, nil
+	case <-ctx.Done():
+		return result, fmt.Errorf("%w: %w", errTime, ctx.Err())
+	case <-time.After(finishTimeout):
+		return result, errStopping
+	}
+}
+
+// ensureHeld is ensure for callers who wait: while the API server is away it is tried again, for as long as the gateway holds a
+// request.
+func (g *Gateway) ensureHeld(ctx context.Context, user string, r *Request) (*brought, error) {
+	for began := g.options.Now(); ; {
+		b, err := g.ensure(ctx, user, r)
+		if !isAway(err) || g.options.Now().Sub(began) >= g.options.WakeTimeout {
+			return b, err
+		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", errTime, ctx.Err())
-		case result := <-shared:
-			if result.Err == nil {
-				return result.Val.(*brought), nil
-			}
-			if errors.Is(result.Err, errTime) && g.options.Now().Sub(began) < g.options.WakeTimeout/2 {
-				continue // it was somebody else's time
-			}
-			return nil, result.Err
+			return nil, err
+		case <-g.draining:
+			return nil, errStopping
+		case <-time.After(awayEvery):
 		}
 	}
 }
@@ -81,7 +123,10 @@ func (g *Gateway) bring(ctx context.Context, user string, r *Request) (*brought,
 		case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
 			retry = &again{"somebody else changes it", retrySoon}
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("%w: %w", errTime, err)
+			g.options.Logger.Info("An agent was not made in time", "user", user, "error", err)
+			return nil, fmt.Errorf("%w: it is still being made", errTime)
+		case isTransient(err):
+			return nil, &awayError{"the agent cannot be looked up or made", err}
 		default:
 			return nil, err
 		}
@@ -99,11 +144,13 @@ func (g *Gateway) attempt(ctx context.Context, user string, r *Request) (*brough
 	name := Name(user)
 	deployments := g.options.Client.AppsV1().Deployments(g.options.Namespace)
 	claims := g.options.Client.CoreV1().PersistentVolumeClaims(g.options.Namespace)
-	d, err := found(deployments.Get(ctx, name, metav1.GetOptions{}))
+	reading, cancel := context.WithTimeout(ctx, readTimeoutAPI)
+	defer cancel()
+	d, err := found(deployments.Get(reading, name, metav1.GetOptions{}))
 	if err != nil {
 		return nil, err
 	}
-	claim, err := found(claims.Get(ctx, claimName(name), metav1.GetOptions{}))
+	claim, err := found(claims.Get(reading, claimName(name), metav1.GetOptions{}))
 	if err != nil {
 		return nil, err
 	}
@@ -134,11 +181,11 @@ func (g *Gateway) attempt(ctx context.Context, user string, r *Request) (*brough
 		b.created = true
 		g.options.Metrics.created(w.userType)
 		g.options.Logger.Info("Created an agent", "user", user, "deployment", name, "userType", w.userType, "storage", claim != nil)
-	} else if changed := w.changedDeployment(d, fresh.deployment); changed != nil {
+	} else if changed := w.mendedDeployment(d, fresh.deployment, g.fleet.podOf(name), g.options.Now()); changed != nil {
 		if d, err = deployments.Update(ctx, changed, metav1.UpdateOptions{}); err != nil {
 			return nil, retried(err)
 		}
-		g.options.Logger.Info("Changed an agent", "user", user, "deployment", name, "userType", w.userType)
+		g.options.Logger.Info("Changed an agent", "user", user, "deployment", name, "userType", w.userType, "template", originOf(d).template)
 	}
 	b.deployment = d
 	if err := g.complete(ctx, w, d, claim, fresh); err != nil {
@@ -179,7 +226,7 @@ func (g *Gateway) complete(ctx context.Context, w *want, d *appsv1.Deployment, c
 
 // decideWant says what an agent should be, given what there is of it.
 func (g *Gateway) decideWant(user string, r *Request, d *appsv1.Deployment, claim *corev1.PersistentVolumeClaim) (*want, error) {
-	w := &want{name: Name(user), user: user}
+	w := &want{name: Name(user), user: user, template: g.options.Template.hash}
 	var types []lifecycle.UserType // that it has now
 	if claim != nil {
 		if claim.Annotations[lifecycle.AnnotationUser] != escapeUser(user) {
@@ -236,6 +283,9 @@ func found[T any](object *T, err error) (*T, error) {
 	}
 	return object, err
 }
+
+// scaledToZero says whether somebody has stopped the agent by its replicas, which the gateway never changes.
+func scaledToZero(d *appsv1.Deployment) bool { return d.Spec.Replicas != nil && *d.Spec.Replicas == 0 }
 
 // retried makes another attempt of an update of what has gone meanwhile.
 func retried(err error) error {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -100,7 +101,7 @@ type Gateway struct {
 	watcher *watcher
 	limiter *limiter
 	flights singleflight.Group
-	touched *touches
+	uses    *uses
 	nonces  *nonces
 	// strangers are the connections on which nobody has shown a good token.
 	strangers *strangers
@@ -109,6 +110,15 @@ type Gateway struct {
 
 	// draining is closed when streams have to end.
 	draining chan struct{}
+
+	// delivering counts the requests that are being delivered to agents, connections that were taken over included. When
+	// connections ends, which cut brings about, they end too.
+	delivering  atomic.Int64
+	connections context.Context
+	cut         context.CancelFunc
+
+	// farewells are the places of connections that are told that they should speak HTTP/1.1.
+	farewells chan struct{}
 
 	// port is the agent's in its Pod, servicePort the one of its Service.
 	port, servicePort int32
@@ -126,11 +136,13 @@ func New(options Options) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{
-		options: options, limiter: newLimiter(options.Limits, options.Now), touched: newTouches(options.Now),
+		options: options, limiter: newLimiter(options.Limits, options.Now),
 		nonces:    newNonces(),
-		confirmed: newConfirmations(options.Now), draining: make(chan struct{}),
+		confirmed: newConfirmations(options.Now), draining: make(chan struct{}), farewells: make(chan struct{}, maxFarewells),
 		port: sample.podPort(), servicePort: sample.service.Spec.Ports[0].Port,
 	}
+	g.connections, g.cut = context.WithCancel(context.Background())
+	g.uses = newUses(options.Now, g.tellUse)
 	g.strangers = newStrangers(maxStrangers, maxStrangersFromSource, func() {
 		options.Metrics.limited.WithLabelValues(limitedStrangers).Inc()
 	})
@@ -178,4 +190,9 @@ var (
 	errTime    = errors.New("the agent was not ready in time")
 	errLeft    = errors.New("the agent has just gone")
 	errAsleep  = errors.New("the agent is not ready; a connection or PUT wakes it")
+
+	errStopping = errors.New("this replica of the gateway stops, and the agent was not ready before; nothing has been delivered: " +
+		"send the request again, another replica takes it")
+	errScaledToZero = errors.New("the agent's Deployment is scaled to 0 replicas, not by the gateway, which leaves it so: " +
+		"no connection wakes the agent until somebody scales it to 1")
 )

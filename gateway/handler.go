@@ -38,6 +38,11 @@ const (
 // Handler serves the API, which docs/agent-gateway.openapi.yaml describes.
 func (g *Gateway) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if startsHTTP2(r) {
+			g.refuseHTTP2(w)
+			g.options.Metrics.answered("none", http.StatusHTTPVersionNotSupported)
+			return
+		}
 		counted := &recorder{ResponseWriter: w}
 		route := g.route(counted, r)
 		if r.ContentLength != 0 {
@@ -124,10 +129,16 @@ func (g *Gateway) route(w http.ResponseWriter, r *http.Request) string {
 // readBody reads a bounded body in bounded time. The deadline must not outlast it: the server takes one that passes for a caller who has
 // hung up.
 func readBody(w http.ResponseWriter, r *http.Request, longest int64) ([]byte, error) {
+	if err := checkLength(r, longest); err != nil {
+		return nil, err
+	}
 	controller := http.NewResponseController(w)
 	_ = controller.SetReadDeadline(time.Now().Add(readTimeout)) // a test's recorder has none
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longest))
 	_ = controller.SetReadDeadline(time.Time{})
+	if large := tooLarge(err); large != nil {
+		return nil, large
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: body: %w", errRequest, err)
 	}
@@ -193,7 +204,7 @@ func (g *Gateway) put(w http.ResponseWriter, r *http.Request, user string) error
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRequest, err)
 	}
-	b, err := g.ensure(r.Context(), user, request)
+	b, err := g.ensureHeld(r.Context(), user, request)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,9 +20,6 @@ const (
 
 	// managerTimeout is for one answer of it.
 	managerTimeout = 10 * time.Second
-
-	// touchEvery is how often an agent is told that somebody connects to it.
-	touchEvery = 15 * time.Second
 )
 
 var errManager = errors.New("the agent's lifecycle manager does not answer")
@@ -79,44 +75,20 @@ func (g *Gateway) post(ctx context.Context, pod *corev1.Pod, path string, body [
 	return g.send(managers, request, pod, body)
 }
 
-// touch tells the agent's lifecycle manager that somebody has connected, so that an agent which knows nothing of idleness is not taken
-// for idle while it is used. That it does not answer is no error: it may have none.
-func (g *Gateway) touch(user string) {
-	name := Name(user)
-	if !g.touched.due(name) {
+// tellUse tells the lifecycle manager of an agent's Pod that the agent is used, so that an agent which knows nothing of idleness is
+// not taken for idle. That the manager does not answer is no error: the agent may have none. The API server need not be asked whether
+// the Pod has its address still: the connection by which the agent is used stands.
+func (g *Gateway) tellUse(pod *corev1.Pod) {
+	now := g.fleet.current(pod)
+	if now == nil || now.Status.PodIP != pod.Status.PodIP || now.DeletionTimestamp != nil {
 		return
 	}
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), managerTimeout)
-		defer cancel()
-		if pod := g.fleet.podOf(name); pod != nil && serving(pod) && g.confirm(ctx, pod) == nil {
-			response, err := g.post(ctx, pod, "/v1/activity", []byte(`{"source":"gateway"}`))
-			if err == nil {
-				response.Body.Close()
-			}
-		}
-	}()
-}
-
-// touches remembers who was touched lately.
-type touches struct {
-	now func() time.Time
-	mu  sync.Mutex
-	at  map[string]time.Time
-}
-
-func newTouches(now func() time.Time) *touches { return &touches{now: now, at: map[string]time.Time{}} }
-
-func (t *touches) due(name string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.now()
-	if now.Sub(t.at[name]) < touchEvery {
-		return false
+	ctx, cancel := context.WithTimeout(context.Background(), managerTimeout)
+	defer cancel()
+	response, err := g.post(ctx, now, "/v1/activity", []byte(`{"source":"gateway"}`))
+	if err != nil {
+		g.options.Logger.Debug("A lifecycle manager was not told that its agent is used", "pod", pod.Name, "error", err)
+		return
 	}
-	if len(t.at) >= maxBuckets {
-		clear(t.at)
-	}
-	t.at[name] = now
-	return true
+	response.Body.Close()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -13,8 +14,29 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// errRequest is a request that is not understood.
-var errRequest = errors.New("not understood")
+var (
+	// errRequest is a request that is not understood.
+	errRequest = errors.New("not understood")
+
+	// errTooLarge is a body over a limit.
+	errTooLarge = errors.New("the body is too large")
+)
+
+// checkLength refuses a body by what the request says of its length, before anybody has read a byte of it.
+func checkLength(r *http.Request, longest int64) error {
+	if r.ContentLength > longest {
+		return fmt.Errorf("%w: Content-Length is %d; accepted are up to %d bytes", errTooLarge, r.ContentLength, longest)
+	}
+	return nil
+}
+
+// tooLarge returns the error for a body that turned out too large while it was read; nil for another error.
+func tooLarge(err error) error {
+	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
+		return fmt.Errorf("%w: accepted are up to %d bytes", errTooLarge, over.Limit)
+	}
+	return nil
+}
 
 // problem is an error as RFC 9457 has it.
 type problem struct {
@@ -34,13 +56,17 @@ var problems = []struct {
 }{
 	{is(ErrToken), http.StatusUnauthorized, "token"},
 	{is(ErrCaller), http.StatusForbidden, "caller"},
-	{func(err error) bool { return errors.As(err, new(*http.MaxBytesError)) }, http.StatusRequestEntityTooLarge, "too-large"},
+	{is(errTooLarge), http.StatusRequestEntityTooLarge, "too-large"},
+	{is(errProtocol), http.StatusUnsupportedMediaType, "protocol"},
 	{is(errRequest), http.StatusBadRequest, "request"},
 	{is(errNoAgent), http.StatusNotFound, "no-agent"},
 	{is(errForeign), http.StatusConflict, "name-taken"},
 	{is(errTier), http.StatusConflict, "user-type"},
 	{is(errAsleep), http.StatusConflict, "asleep"},
 	{is(errLeft), http.StatusConflict, "asleep"},
+	{is(errScaledToZero), http.StatusConflict, "scaled-to-zero"},
+	{is(errStopping), http.StatusServiceUnavailable, "stopping"},
+	{isAway, http.StatusServiceUnavailable, "unavailable"},
 	{is(errLimited), http.StatusTooManyRequests, "limit"},
 	{is(ErrBusy), http.StatusTooManyRequests, "limit"},
 	{is(errTime), http.StatusGatewayTimeout, "not-ready"},
@@ -72,11 +98,18 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 			break
 		}
 	}
+	cause := err
+	if away := (*awayError)(nil); errors.As(err, &away) {
+		cause = away.cause
+	}
 	switch {
 	case p.Code != "unavailable":
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil: // nobody hears it
 	default:
-		g.options.Logger.Error("A request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		g.options.Logger.Error("A request failed", "method", r.Method, "path", r.URL.Path, "error", err, "cause", cause)
+	}
+	if errors.Is(err, errStopping) || errors.Is(err, errTooLarge) {
+		w.Header().Set("Connection", "close") // no request more comes on it, and no body is read
 	}
 	p.write(w)
 }

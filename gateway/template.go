@@ -3,6 +3,9 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,14 +30,24 @@ type Template struct {
 
 	// addressed is why its Services are not headless; empty if they are.
 	addressed string
+
+	// hash tells the Pods of one template from those of another.
+	hash string
+
+	// http2 says that the agents speak another protocol than the gateway; empty if they do not.
+	http2 string
 }
 
 // Warnings are about what is accepted and should be changed.
 func (t *Template) Warnings() []string {
-	if t.addressed == "" {
-		return nil
+	var warnings []string
+	if t.addressed != "" {
+		warnings = append(warnings, "template: Service: has an address, of which Pods with service links are told: "+t.addressed)
 	}
-	return []string{"template: Service: has an address, of which Pods with service links are told: " + t.addressed}
+	if t.http2 != "" {
+		warnings = append(warnings, "template: Service: "+t.http2)
+	}
+	return warnings
 }
 
 // objects are one agent's.
@@ -87,6 +100,15 @@ func ParseTemplate(text []byte) (*Template, error) {
 		return nil, errors.Join(errs...)
 	}
 	t.addressed = o.addressed
+	pods, err := json.Marshal(&o.deployment.Spec.Template)
+	if err != nil {
+		return nil, fmt.Errorf("template: Deployment: %w", err)
+	}
+	sum := sha256.Sum256(pods)
+	t.hash = hex.EncodeToString(sum[:8])
+	if p := o.service.Spec.Ports[0].AppProtocol; p != nil && slices.Contains([]string{"kubernetes.io/h2c", "grpc", "h2c", "http2"}, strings.ToLower(*p)) {
+		t.http2 = fmt.Sprintf("spec.ports[0].appProtocol is %q: the gateway speaks HTTP/1.1 to agents, and no HTTP/2", *p)
+	}
 	return t, nil
 }
 

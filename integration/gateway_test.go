@@ -68,6 +68,7 @@ func TestGateway(t *testing.T) {
 	t.Run("tiers", func(t *testing.T) { testTiers(t, c, first) })
 	t.Run("service of before", func(t *testing.T) { testServiceWithAddress(t, c, first) })
 	t.Run("late watches", func(t *testing.T) { testLateWatches(t, c, n) })
+	t.Run("broken template", func(t *testing.T) { testBrokenTemplate(t, c, n) })
 	t.Run("no API server", func(t *testing.T) { testNoAPIServer(t, c, n) })
 	t.Run("request", func(t *testing.T) { testRequest(t, c, first) })
 }

@@ -59,6 +59,7 @@ func (c *cluster) startPatchy(t *testing.T, n *node, address func(*corev1.Pod, i
 	g = c.startGateway(t, n, func(o *gateway.Options) {
 		o.Client = kubernetes.NewForConfigOrDie(config)
 		o.Address = address
+		o.WakeTimeout = 15 * time.Second
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	})
 	return g, f, ahead
@@ -133,7 +134,14 @@ func testNoAPIServer(t *testing.T, c *cluster, n *node) {
 	g.want(t, http.StatusOK, http.MethodGet, silent, "/connect/", "") // it was there a moment ago
 	ahead.Add(int64(time.Minute))
 	g.want(t, http.StatusOK, http.MethodGet, speaking, "/connect/", "")
-	if s := g.want(t, http.StatusServiceUnavailable, http.MethodGet, silent, "/connect/", ""); s.problem.Code != "unavailable" {
+	began := time.Now()
+	s := g.want(t, http.StatusServiceUnavailable, http.MethodGet, silent, "/connect/", "")
+	if s.problem.Code != "unavailable" || !strings.Contains(s.problem.Detail, "API server does not answer") {
 		t.Errorf("an agent of which nobody knows: %s", s.body)
 	}
+	if held := time.Since(began); held < 10*time.Second {
+		t.Errorf("a request was held for %s while the API server was away, want about 15s", held)
+	}
+	time.AfterFunc(2*time.Second, func() { f.away.Store(false) })
+	g.want(t, http.StatusOK, http.MethodGet, silent, "/connect/", "")
 }

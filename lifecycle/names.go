@@ -25,6 +25,10 @@ const (
 	// AnnotationRequest is what the user's agent was asked to be beyond its user type: JSON with image and env. On the claim it
 	// outlives the Deployment.
 	AnnotationRequest = Prefix + "request"
+
+	// AnnotationTemplate is of which template of the gateway the Deployment was made, and as which of its revisions: HASH@REVISION.
+	// Before that revision no Pod of it was ready.
+	AnnotationTemplate = Prefix + "template"
 )
 
 // Labels of a role agent's namespace.
