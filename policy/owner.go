@@ -11,7 +11,10 @@ import (
 // OwnerOf returns what a workload is to the Pods at the other end of a chain of controller references, whose kinds are given nearest to
 // the Pod first.
 func OwnerOf(o metav1.Object, kinds ...string) *Owner {
-	owner := &Owner{Kinds: kinds, Name: o.GetName(), UID: o.GetUID(), Labels: o.GetLabels(), Created: o.GetCreationTimestamp()}
+	owner := &Owner{
+		Kinds: kinds, Name: o.GetName(), UID: o.GetUID(), Labels: o.GetLabels(), Created: o.GetCreationTimestamp(),
+		Protection: lifecycle.ProtectionMarks(o.GetLabels(), o.GetAnnotations()),
+	}
 	if d, ok := o.(*appsv1.Deployment); ok {
 		owner.Sidecar, owner.Volumes = SidecarOf(d), InjectedVolumes(d)
 	}

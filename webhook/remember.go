@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -88,6 +89,9 @@ func identity(o client.Object) metav1.ObjectMeta {
 	m := key(o)
 	m.UID, m.Labels, m.OwnerReferences = o.GetUID(), o.GetLabels(), o.GetOwnerReferences()
 	m.CreationTimestamp, m.DeletionTimestamp = o.GetCreationTimestamp(), o.GetDeletionTimestamp()
+	for _, mark := range lifecycle.ProtectionMarks(nil, o.GetAnnotations()) {
+		metav1.SetMetaDataAnnotation(&m, mark.Key, mark.Value)
+	}
 	return m
 }
 
