@@ -160,6 +160,7 @@ type session struct {
 var steps = []func(*session){
 	(*session).labels,
 	(*session).renewal,
+	(*session).agentContainer,
 	(*session).strategy,
 	(*session).pod,
 	(*session).securityDefaults,

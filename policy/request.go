@@ -83,6 +83,9 @@ type Owner struct {
 	// Protection holds the marks by which somebody protects the owner.
 	Protection []lifecycle.ProtectionMark
 
+	// AgentContainer names the container that runs the agent in the owner's Pod template. Empty: it cannot be told.
+	AgentContainer string
+
 	// Sidecar is the container under the sidecar's name in the owner's Pod template. Nil if there is none.
 	Sidecar *corev1.Container
 

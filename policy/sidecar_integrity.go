@@ -39,7 +39,7 @@ func checkSidecarIntegrity(p *Profile, r *Request) []Violation {
 		c.parts = c.parts.WithoutSidecar()
 	}
 	if isDeployment(r) {
-		if i, err := inject.AgentContainer(r.Object.Deployment); err == nil {
+		if i, err := workload.AgentContainer(&r.Object.Deployment.Spec.Template); err == nil {
 			c.agent = i
 		}
 	}

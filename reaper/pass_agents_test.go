@@ -87,6 +87,14 @@ func TestDecideForgotten(t *testing.T) {
 			p.Spec.Containers[0].Name = "a"
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "b"})
 		}, "it is not dead with 42"},
+		"behind a mesh's container, by the system's mount": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
+			meshed(p)
+			p.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: lifecycle.RunVolume, MountPath: lifecycle.RunDir}}
+		}, ""},
+		"behind a mesh's container, by annotation": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
+			meshed(p)
+			p.Annotations = map[string]string{lifecycle.AnnotationAgentContainer: "web"}
+		}, ""},
 		"its Pod is being deleted": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
 			p.DeletionTimestamp = &metav1.Time{Time: newYear}
 		}, "its Pod is being deleted"},
@@ -110,6 +118,12 @@ func TestDecideForgotten(t *testing.T) {
 			t.Errorf("%s: goes %t, %q; want %q", name, goes, reason, tc.want)
 		}
 	}
+}
+
+// meshed gives the agent's container another name, and puts one of a service mesh before it.
+func meshed(p *corev1.Pod) {
+	p.Spec.Containers[0].Name, p.Status.ContainerStatuses[0].Name = "web", "web"
+	p.Spec.Containers = append([]corev1.Container{{Name: "mesh-proxy"}}, p.Spec.Containers...)
 }
 
 func runsAgain(_ *agent, p *corev1.Pod) {

@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	workloads "github.com/dexorder/agent-lifecycle/workload"
 )
 
 // record is what is remembered of an object. A cluster has tens of thousands of Pods, each of which is some kilobytes as the API
@@ -235,7 +235,7 @@ func podOf(o *corev1.Pod) *pod {
 // sidecar there are no restart rules either: the kubelet starts the container again at once, and the manager in it holds, so that its
 // last exit is what counts.
 func endingOf(o *corev1.Pod) *ending {
-	i, err := inject.AgentContainerOfPod(o)
+	i, err := workloads.AgentContainerOfPod(o, "")
 	if err != nil {
 		return nil
 	}

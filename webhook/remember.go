@@ -95,12 +95,16 @@ func identity(o client.Object) metav1.ObjectMeta {
 	return m
 }
 
-// stripDeployment keeps identity, sidecar, and the volumes that are claims or the system's.
+// stripDeployment keeps identity, sidecar, the name of the agent's container, and the volumes that are claims or the system's.
 func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 	stripped := &appsv1.Deployment{ObjectMeta: identity(d)}
 	kept, pod := &stripped.Spec.Template.Spec, &d.Spec.Template.Spec
+	// Beside the sidecar it is the only container that is left, by which it is known again.
+	if agent := policy.AgentContainerOf(d); agent != "" {
+		kept.Containers = append(kept.Containers, corev1.Container{Name: agent})
+	}
 	if sidecar := policy.SidecarOf(d); sidecar != nil {
-		kept.Containers = []corev1.Container{*sidecar}
+		kept.Containers = append(kept.Containers, *sidecar)
 	}
 	for i := range pod.Volumes {
 		if claim := pod.Volumes[i].PersistentVolumeClaim; claim != nil {

@@ -23,7 +23,7 @@ func TestStrip(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: "d", ResourceVersion: "7", UID: "u", Labels: full.Labels,
 			Annotations: map[string]string{lifecycle.AnnotationDoNotReap: "true"}},
 		Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-			Containers: []corev1.Container{{Name: lifecycle.SidecarContainer, Image: "example.org/sidecar"}},
+			Containers: []corev1.Container{{Name: "agent"}, {Name: lifecycle.SidecarContainer, Image: "example.org/sidecar"}},
 			Volumes:    []corev1.Volume{{VolumeSource: claim}},
 		}}},
 	}
