@@ -154,6 +154,9 @@ type session struct {
 	config *Config
 	parts  Parts
 	editor
+
+	// runAsUser is what the user's containers run as that do not say; nil: the Pod says.
+	runAsUser *int64
 }
 
 // steps are what injection consists of, in the order of the patch.

@@ -35,6 +35,9 @@ type Parts struct {
 
 	// keepAgentContainer leaves it at what a stored Deployment's template says of which container runs the agent.
 	keepAgentContainer bool
+
+	// keepPodUser leaves the Pod's user where a stored Deployment has one, which was admitted before it was moved.
+	keepPodUser bool
 }
 
 // newParts returns the parts that the policy asks for today.
@@ -75,7 +78,7 @@ func (p *Parts) HasSidecar() bool { return p.Sidecar.Name != "" }
 // that can be ours.
 func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image string) bool) Parts {
 	spec := &stored.Spec.Template.Spec
-	p.keepAgentContainer = true
+	p.keepAgentContainer, p.keepPodUser = true, true
 	p.keepServiceLinks = spec.EnableServiceLinks == nil || *spec.EnableServiceLinks
 	if stored.Labels[lifecycle.LabelUserType] != string(p.userType) {
 		return p

@@ -187,6 +187,7 @@ var ownPaths = []string{
 	"/spec/template/metadata/labels/lifecycle.dexorder.io~1deployment",
 	"/spec/template/metadata/labels/lifecycle.dexorder.io~1user-type",
 	agentContainerPath,
+	"/spec/template/spec/securityContext/runAsUser", // moved to the containers
 }
 
 // agentContainerPath is changed where it names a container that is gone, as fixtures show.
