@@ -7,8 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/dexorder/agent-lifecycle/idle"
-	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // Work is what an agent is taken to do, as seen from outside.
@@ -118,7 +118,7 @@ func seenPod(pod *corev1.Pod, answer said, idleFor time.Duration, now time.Time)
 
 // agentState returns what the kubelet says of the agent's container; nil if nothing.
 func agentState(pod *corev1.Pod) *corev1.ContainerState {
-	i, err := inject.AgentContainerOfPod(pod)
+	i, err := workload.AgentContainerOfPod(pod, "")
 	if err != nil {
 		return nil
 	}

@@ -128,14 +128,15 @@ func (w *want) newClaim(c *corev1.PersistentVolumeClaim, agent *appsv1.Deploymen
 
 // changedClaim returns the stored one with what differs from what is wanted changed, nil if nothing does. agent is the stored
 // Deployment, nil while there is none or it is not yet what is wanted: then no owner is added. In one step the claim gets the user
-// type and loses the owner that would take it along.
+// type and loses the owner that would take it along. A claim that somebody protects, or did, gets no owner: that is the reaper's to
+// decide, which knows when a protection ends.
 func (w *want) changedClaim(stored *corev1.PersistentVolumeClaim, agent *appsv1.Deployment) *corev1.PersistentVolumeClaim {
 	c := stored.DeepCopy()
 	w.markClaim(c)
 	switch {
 	case !w.deletes:
 		c.OwnerReferences = slices.DeleteFunc(c.OwnerReferences, isDeployment)
-	case agent != nil:
+	case agent != nil && lifecycle.ProtectionMarks(stored.Labels, stored.Annotations) == nil:
 		c.OwnerReferences = owned(c.OwnerReferences, agent)
 	}
 	if equality.Semantic.DeepEqual(c, stored) {

@@ -99,6 +99,15 @@ func TestChangedClaim(t *testing.T) {
 	}
 	old := owner("new")
 	old[0].UID = "old"
+	for name, marks := range map[string]metav1.ObjectMeta{
+		"an annotation": {Annotations: map[string]string{lifecycle.AnnotationDoNotReap: "true"}},
+		"a label":       {Labels: map[string]string{lifecycle.AnnotationDoNotReap: "true"}},
+	} {
+		w := &want{name: "agent-a", user: "a", userType: lifecycle.Anonymous, deletes: true}
+		if c := w.changedClaim(&corev1.PersistentVolumeClaim{ObjectMeta: marks}, agent); len(c.OwnerReferences) > 0 {
+			t.Errorf("protected by %s, the claim would go with its agent: %v", name, c.OwnerReferences)
+		}
+	}
 	for _, tt := range []struct {
 		name    string
 		deletes bool

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // byAgent indexes Pods by the agent's name.
@@ -83,7 +84,7 @@ func slim(o any) (any, error) {
 	}
 	switch o := o.(type) {
 	case *corev1.Pod:
-		o.Spec = corev1.PodSpec{}
+		o.Spec = corev1.PodSpec{Containers: workload.IdentifyingContainers(o.Spec.Containers)}
 	case *appsv1.Deployment:
 		o.Spec = appsv1.DeploymentSpec{Replicas: o.Spec.Replicas}
 	}

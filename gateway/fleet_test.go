@@ -19,6 +19,7 @@ func TestLastWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "agents", Name: "p", UID: "1"}}
+	pod.Spec.Containers = []corev1.Container{{Name: lifecycle.AgentContainer}}
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: lifecycle.AgentContainer, RestartCount: 1}}
 	set := func(pod *corev1.Pod) {
 		if err := f.pods.Update(pod); err != nil {

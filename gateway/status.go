@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // Status is what is known of a user's agent.
@@ -115,13 +116,13 @@ func restarts(pod *corev1.Pod) int32 {
 
 // agentStatus is what the kubelet says of the agent's container; nil if it says nothing.
 func agentStatus(pod *corev1.Pod) *corev1.ContainerStatus {
-	name := pod.Annotations[lifecycle.AnnotationAgentContainer]
-	if name == "" {
-		name = lifecycle.AgentContainer
+	i, err := workload.AgentContainerOfPod(pod, "")
+	if err != nil {
+		return nil
 	}
-	for i := range pod.Status.ContainerStatuses {
-		if pod.Status.ContainerStatuses[i].Name == name {
-			return &pod.Status.ContainerStatuses[i]
+	for j := range pod.Status.ContainerStatuses {
+		if s := &pod.Status.ContainerStatuses[j]; s.Name == pod.Spec.Containers[i].Name {
+			return s
 		}
 	}
 	return nil

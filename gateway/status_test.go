@@ -25,6 +25,7 @@ func TestDecide(t *testing.T) {
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", CreationTimestamp: at(2)}}
 		p.Status.PodIP = "192.0.2.1"
 		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready, LastTransitionTime: at(3)}}
+		p.Spec.Containers = []corev1.Container{{Name: lifecycle.AgentContainer}, {Name: lifecycle.SidecarContainer}}
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: lifecycle.AgentContainer}}
 		if change != nil {
 			change(p)
@@ -36,6 +37,22 @@ func TestDecide(t *testing.T) {
 			p.Status.ContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: at(5)}
 		}
 	}
+	meshed := func(p *corev1.Pod) {
+		ended(lifecycle.ExitIdle)(p)
+		p.Spec.Containers = []corev1.Container{
+			{Name: "mesh-proxy"},
+			{Name: "web", VolumeMounts: []corev1.VolumeMount{{Name: lifecycle.RunVolume, MountPath: lifecycle.RunDir}}},
+			{Name: lifecycle.SidecarContainer},
+		}
+		p.Status.ContainerStatuses[0].Name = "web"
+		if _, err := slim(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alone := func(p *corev1.Pod) {
+		ended(lifecycle.ExitIdle)(p)
+		p.Spec.Containers[0].Name, p.Status.ContainerStatuses[0].Name = "web", "web"
+	}
 	for _, tt := range []struct {
 		name   string
 		d      *appsv1.Deployment
@@ -46,6 +63,8 @@ func TestDecide(t *testing.T) {
 		since  int
 		reason string
 	}{
+		{"ended, its container called otherwise", deployment(nil), pod("True", alone), saying{}, lifecycle.Shutdown, false, 5, "idle"},
+		{"ended, behind a mesh's container", deployment(nil), pod("True", meshed), saying{}, lifecycle.Shutdown, false, 5, "idle"},
 		{"nothing", nil, nil, saying{}, lifecycle.Deleted, false, 0, "no Deployment"},
 		{"Pod of no Deployment", nil, pod("True", nil), saying{}, lifecycle.Deleted, false, 0, "no Deployment"},
 		{"made", deployment(nil), nil, saying{}, lifecycle.Created, false, 1, "no Pod yet"},

@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	sigsyaml "sigs.k8s.io/yaml"
 
-	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // namePlaceholder stands in a template for the agent's name.
@@ -86,8 +86,8 @@ func ParseTemplate(text []byte) (*Template, error) {
 			errs = append(errs, fmt.Errorf("template: %s: namespace, ownerReferences and finalizers must be left out", object.kind))
 		}
 	}
-	if agentContainer(&o.deployment.Spec.Template) == nil {
-		errs = append(errs, fmt.Errorf("template: Deployment: has no container %q", lifecycle.AgentContainer))
+	if _, err := workload.AgentContainer(&o.deployment.Spec.Template); err != nil {
+		errs = append(errs, fmt.Errorf("template: Deployment: %w", err))
 	} else if len(o.service.Spec.Ports) == 0 || o.podPort() == 0 {
 		errs = append(errs, errors.New("template: Service: must have a port, whose targetPort is a port of the agent's container"))
 	}
@@ -192,14 +192,9 @@ func (o *objects) podPort() int32 {
 
 // agentContainer is the one that runs the agent; nil if it cannot be told.
 func agentContainer(template *corev1.PodTemplateSpec) *corev1.Container {
-	name := template.Annotations[lifecycle.AnnotationAgentContainer]
-	if name == "" {
-		name = lifecycle.AgentContainer
+	i, err := workload.AgentContainer(template)
+	if err != nil {
+		return nil
 	}
-	for i := range template.Spec.Containers {
-		if template.Spec.Containers[i].Name == name {
-			return &template.Spec.Containers[i]
-		}
-	}
-	return nil
+	return &template.Spec.Containers[i]
 }

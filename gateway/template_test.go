@@ -40,7 +40,10 @@ func TestTemplateErrors(t *testing.T) {
 		{"a field that does not exist", "replicas: 1", "replica: 1", `unknown field "replica"`},
 		{"another name", "kind: Service\nmetadata:\n  name: \"{deployment}\"", "kind: Service\nmetadata:\n  name: fixed", `template: Service: metadata.name "fixed": must be "{deployment}"`},
 		{"a namespace", "kind: Service\nmetadata:", "kind: Service\nmetadata:\n  namespace: x", "template: Service: namespace, ownerReferences and finalizers must be left out"},
-		{"no agent", "- name: agent\n", "- name: other\n", `has no container "agent"`},
+		{
+			"which is the agent", "- name: agent\n", "- name: helper\n        image: x\n      - name: other\n",
+			`template: Deployment: which of the containers "helper", "other" runs the agent?`,
+		},
 		{"a port of nobody", "targetPort: mcp", "targetPort: http", "whose targetPort is a port of the agent's container"},
 		{"no claim", "claimName: \"{deployment}-data\"", "claimName: other", `mounts no claim "{deployment}-data"`},
 		{"another kind", "kind: Service", "kind: Secret", "template: v1 Secret: accepted are"},
@@ -55,6 +58,9 @@ func TestTemplateErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
+	}
+	if _, err := ParseTemplate([]byte(strings.Replace(good, "- name: agent\n", "- name: other\n", 1))); err != nil {
+		t.Errorf("the only container is the agent's, whatever its name: %v", err)
 	}
 	if _, err := ParseTemplate([]byte("# nothing\n")); err == nil || !strings.Contains(err.Error(), "must hold one Deployment") {
 		t.Errorf("nothing: %v", err)

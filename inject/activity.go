@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // activityEnv tells an agent by which key, and for whom, the gateway signs.
@@ -23,7 +24,7 @@ func ActivityEnv() []corev1.EnvVar { return activityEnv("") }
 
 // HasActivityKey says whether an agent knows the gateway's key. It answers true where no container is the agent's.
 func HasActivityKey(d *appsv1.Deployment) bool {
-	i, err := AgentContainer(d)
+	i, err := workload.AgentContainer(&d.Spec.Template)
 	return err != nil || envIndex(d.Spec.Template.Spec.Containers[i].Env, lifecycle.EnvActivityKey) >= 0
 }
 
@@ -46,7 +47,7 @@ func (p Parts) withActivityKey(publicKey string, stored *appsv1.Deployment) Part
 
 // storedActivityEnv returns what a stored Deployment's agent container has of the variables.
 func storedActivityEnv(stored *appsv1.Deployment) []corev1.EnvVar {
-	agent, err := AgentContainer(stored)
+	agent, err := workload.AgentContainer(&stored.Spec.Template)
 	if err != nil {
 		return nil
 	}

@@ -2,72 +2,16 @@ package inject
 
 import (
 	"fmt"
-	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
 
-// AgentContainer returns the index of the container that runs the agent among the template's ordinary containers: the
-// one that lifecycle.AnnotationAgentContainer names, else the one called agent, else the only one that is not the
-// system's. The error says what would be accepted.
-func AgentContainer(d *appsv1.Deployment) (int, error) {
-	return agentContainer(d.Spec.Template.Annotations, d.Spec.Template.Spec.Containers)
-}
-
-// AgentContainerOfPod is AgentContainer for a Pod, which has its annotations from the template.
-func AgentContainerOfPod(pod *corev1.Pod) (int, error) {
-	return agentContainer(pod.Annotations, pod.Spec.Containers)
-}
-
-func agentContainer(annotations map[string]string, containers []corev1.Container) (int, error) {
-	name, annotated := annotations[lifecycle.AnnotationAgentContainer]
-	if annotated {
-		if i := containerIndex(containers, name); i >= 0 && name != lifecycle.SidecarContainer {
-			return i, nil
-		}
-		return -1, fmt.Errorf("annotation %s names %q, but the containers are %s",
-			lifecycle.AnnotationAgentContainer, name, userContainers(containers))
-	}
-	if i := containerIndex(containers, lifecycle.AgentContainer); i >= 0 {
-		return i, nil
-	}
-	only := -1
-	for i := range containers {
-		if containers[i].Name == lifecycle.SidecarContainer {
-			continue
-		}
-		if only >= 0 {
-			return -1, fmt.Errorf("which of the containers %s runs the agent? Call it %q or name it in the template's annotation %s",
-				userContainers(containers), lifecycle.AgentContainer, lifecycle.AnnotationAgentContainer)
-		}
-		only = i
-	}
-	if only < 0 {
-		return -1, fmt.Errorf("there is no container beside %q, so nothing runs the agent", lifecycle.SidecarContainer)
-	}
-	return only, nil
-}
-
-func userContainers(containers []corev1.Container) string {
-	var names []string
-	for i := range containers {
-		if containers[i].Name != lifecycle.SidecarContainer {
-			names = append(names, fmt.Sprintf("%q", containers[i].Name))
-		}
-	}
-	if names == nil {
-		return "none"
-	}
-	return strings.Join(names, ", ")
-}
-
 // agent gives the agent container its mount, its environment and its restart rules.
 func (s *session) agent() {
-	i, err := AgentContainer(s.Deployment)
+	i, err := workload.AgentContainer(&s.Spec.Template)
 	if err != nil {
 		return // Refused by the agent-container rule.
 	}

@@ -2,6 +2,7 @@ package inject_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/dexorder/agent-lifecycle/inject"
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
 var update = flag.Bool("update", false, "write the expected files anew; read the difference before you commit it")
@@ -45,6 +47,9 @@ type fixture struct {
 
 	// StoredServiceLinks says that what is stored was injected before enableServiceLinks was set to false.
 	StoredServiceLinks bool `json:"storedServiceLinks"`
+
+	// StoredAgentContainer false says that what is stored was injected before the template said which container runs the agent.
+	StoredAgentContainer *bool `json:"storedAgentContainer"`
 
 	// Change (RFC 6902) makes what the user sends out of what is stored, where there is no in.yaml.
 	Change []any `json:"change"`
@@ -113,6 +118,11 @@ func (f *fixture) stored(t *testing.T, dir string, opts inject.Options) []byte {
 	if f.StoredServiceLinks {
 		links := `[{"op": "add", "path": "/spec/template/spec/enableServiceLinks", "value": true}]`
 		stored = must(must(jsonpatch.DecodePatch([]byte(links)))(t).Apply(stored))(t)
+	}
+	if f.StoredAgentContainer != nil && !*f.StoredAgentContainer {
+		d := decode(t, stored)
+		delete(d.Spec.Template.Annotations, lifecycle.AnnotationAgentContainer)
+		stored = must(json.Marshal(d))(t)
 	}
 	return stored
 }

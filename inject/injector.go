@@ -154,12 +154,16 @@ type session struct {
 	config *Config
 	parts  Parts
 	editor
+
+	// runAsUser is what the user's containers run as that do not say; nil: the Pod says.
+	runAsUser *int64
 }
 
 // steps are what injection consists of, in the order of the patch.
 var steps = []func(*session){
 	(*session).labels,
 	(*session).renewal,
+	(*session).agentContainer,
 	(*session).strategy,
 	(*session).pod,
 	(*session).securityDefaults,

@@ -32,6 +32,12 @@ type Parts struct {
 
 	// keepServiceLinks leaves enableServiceLinks as it is: the stored Deployment was admitted before it was set to false.
 	keepServiceLinks bool
+
+	// keepAgentContainer leaves it at what a stored Deployment's template says of which container runs the agent.
+	keepAgentContainer bool
+
+	// keepPodUser leaves the Pod's user where a stored Deployment has one, which was admitted before it was moved.
+	keepPodUser bool
 }
 
 // newParts returns the parts that the policy asks for today.
@@ -72,6 +78,7 @@ func (p *Parts) HasSidecar() bool { return p.Sidecar.Name != "" }
 // that can be ours.
 func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image string) bool) Parts {
 	spec := &stored.Spec.Template.Spec
+	p.keepAgentContainer, p.keepPodUser = true, true
 	p.keepServiceLinks = spec.EnableServiceLinks == nil || *spec.EnableServiceLinks
 	if stored.Labels[lifecycle.LabelUserType] != string(p.userType) {
 		return p
@@ -91,7 +98,7 @@ func (p Parts) asAccepted(stored *appsv1.Deployment, acceptsSidecar func(image s
 			p.Volumes[i] = spec.Volumes[j]
 		}
 	}
-	agent, err := AgentContainer(stored)
+	agent, err := workload.AgentContainer(&stored.Spec.Template)
 	if err != nil {
 		return p
 	}

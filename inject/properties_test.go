@@ -186,7 +186,12 @@ var ownPaths = []string{
 	"/metadata/labels/lifecycle.dexorder.io~1user-type",
 	"/spec/template/metadata/labels/lifecycle.dexorder.io~1deployment",
 	"/spec/template/metadata/labels/lifecycle.dexorder.io~1user-type",
+	agentContainerPath,
+	"/spec/template/spec/securityContext/runAsUser", // moved to the containers
 }
+
+// agentContainerPath is changed where it names a container that is gone, as fixtures show.
+const agentContainerPath = "/spec/template/metadata/annotations/lifecycle.dexorder.io~1agent-container"
 
 // ownNames are the elements of lists that belong to the system.
 var ownNames = []string{
@@ -206,7 +211,7 @@ func misuse(before any, op operations.Operation) string {
 		if had == nil || had == "" { // An empty string is as good as absent.
 			return ""
 		}
-		if meta, ok := had.(map[string]any); ok && strings.HasSuffix(op.Path, "/metadata") && isEmpty(meta) {
+		if meta, ok := had.(map[string]any); ok && (strings.HasSuffix(op.Path, "/metadata") || strings.HasSuffix(op.Path, "/metadata/annotations")) && isEmpty(meta) {
 			return ""
 		}
 		return fmt.Sprintf("it had the value %v", had)

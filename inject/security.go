@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -13,12 +14,23 @@ import (
 // ask for, where they do not say. A value that the user wrote is never changed: it is judged.
 //
 // All is set on containers and nothing on the Pod, since the pause process takes the Pod's user, and an agent of the
-// same user could end it and with it the Pod.
+// same user could end it and with it the Pod. For the same reason the Pod's user is moved to the containers that it is for.
 func (s *session) securityDefaults() {
 	spec := &s.Spec.Template.Spec
 	pod := spec.SecurityContext
 	if pod == nil {
 		pod = &corev1.PodSecurityContext{}
+	}
+	uid := lifecycle.AgentUID
+	s.runAsUser = &uid
+	switch {
+	case pod.RunAsUser == nil || s.parts.keepPodUser && hasPodUser(s.old):
+		if pod.RunAsUser != nil {
+			s.runAsUser = nil
+		}
+	case inheritsUser(spec):
+		s.runAsUser, pod.RunAsUser = pod.RunAsUser, nil
+		s.remove(podPath + "/securityContext/runAsUser")
 	}
 	for i := range spec.InitContainers {
 		s.securityDefault(&spec.InitContainers[i], pod, fmt.Sprintf("%s/initContainers/%d/securityContext", podPath, i))
@@ -32,11 +44,8 @@ func (s *session) securityDefault(c *corev1.Container, pod *corev1.PodSecurityCo
 	if c.Name == lifecycle.SidecarContainer {
 		return
 	}
-	want, uid := restricted(), lifecycle.AgentUID
-	want.RunAsUser = &uid
-	if pod.RunAsUser != nil {
-		want.RunAsUser = nil
-	}
+	want := restricted()
+	want.RunAsUser = s.runAsUser
 	if pod.RunAsNonRoot != nil {
 		want.RunAsNonRoot = nil
 	}
@@ -63,6 +72,19 @@ func (s *session) securityDefault(c *corev1.Container, pod *corev1.PodSecurityCo
 		have.Capabilities.Drop = want.Capabilities.Drop
 		s.set(path+"/capabilities/drop", want.Capabilities.Drop)
 	}
+}
+
+// inheritsUser says whether a container of the user's takes the Pod's user.
+func inheritsUser(spec *corev1.PodSpec) bool {
+	inherits := func(c corev1.Container) bool {
+		return c.Name != lifecycle.SidecarContainer && (c.SecurityContext == nil || c.SecurityContext.RunAsUser == nil)
+	}
+	return slices.ContainsFunc(spec.InitContainers, inherits) || slices.ContainsFunc(spec.Containers, inherits)
+}
+
+func hasPodUser(d *appsv1.Deployment) bool {
+	security := d.Spec.Template.Spec.SecurityContext
+	return security != nil && security.RunAsUser != nil
 }
 
 // setDefault sets an absent field, in the typed object and in the patch.

@@ -43,24 +43,18 @@ func (s *session) renewal() {
 	if s.old == nil {
 		return
 	}
-	const key, path = lifecycle.AnnotationRenewedAt, templatePath + "/metadata"
-	template := &s.Spec.Template.ObjectMeta
+	const key = lifecycle.AnnotationRenewedAt
 	was, stored := s.old.Spec.Template.Annotations[key]
-	if _, has := template.Annotations[key]; has || !stored {
-		return
+	if _, has := s.Spec.Template.Annotations[key]; !has && stored {
+		s.setTemplateAnnotation(key, was)
 	}
-	if workload.Equal(template, &metav1.ObjectMeta{}) {
-		template.Annotations = map[string]string{key: was}
-		s.set(path, map[string]any{"annotations": template.Annotations})
-		return
-	}
-	s.setKey(&template.Annotations, path+"/annotations", key, was)
 }
 
 func (s *session) setLabel(meta *metav1.ObjectMeta, path, key, value string) {
 	if meta.Labels == nil && workload.Equal(meta, &metav1.ObjectMeta{}) {
 		// There may be no metadata at all, and a label cannot be added below what is not there.
-		meta.Labels = map[string]string{key: value}
+		// An empty map of annotations goes with it.
+		*meta = metav1.ObjectMeta{Labels: map[string]string{key: value}}
 		s.set(path, map[string]any{"labels": map[string]string{key: value}})
 		return
 	}

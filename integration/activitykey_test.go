@@ -8,11 +8,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
 	"github.com/dexorder/agent-lifecycle/internal/installation"
 	"github.com/dexorder/agent-lifecycle/keys"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // TestActivityKey: the servers make one key by the rights of the manifests, and tell it agents that are new or change. A re-apply
@@ -23,7 +23,7 @@ func TestActivityKey(t *testing.T) {
 	name := client.ObjectKey{Namespace: installation.SystemNamespace, Name: keys.SecretName}
 	eventually(t, "the Secret", func() (bool, error) { return c.Client.Get(t.Context(), name, secret) == nil, nil })
 	variable := func(d *appsv1.Deployment, name string) corev1.EnvVar {
-		i, err := inject.AgentContainer(d)
+		i, err := workload.AgentContainer(&d.Spec.Template)
 		if err != nil {
 			t.Fatal(err)
 		}

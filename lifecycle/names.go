@@ -13,8 +13,8 @@ const (
 	LabelUserType = Prefix + "user-type"
 )
 
-// AnnotationAgentContainer is on the Deployment's Pod template and names the container that runs the agent, where it
-// is neither called AgentContainer nor the only container.
+// AnnotationAgentContainer is on the Deployment's Pod template and names the container that runs the agent, where it is not
+// called AgentContainer. Users write it where there are several; for the only one the webhook does.
 const AnnotationAgentContainer = Prefix + "agent-container"
 
 // Annotations of a user agent's Deployment and claim, by which the gateway knows them again.

@@ -6,10 +6,10 @@ import "strings"
 // labels say.
 const RoleNamespacePrefix = "agent-"
 
-// Annotations by which people speak to the reaper.
+// Annotations by which people speak to the reaper. As labels the first two mean the same: see Protection.
 const (
-	// AnnotationDoNotReap on a namespace, or on a Pod, workload, claim or Service in it, protects the namespace, and on an agent, a
-	// claim or a leftover that object: any value but "false" does.
+	// AnnotationDoNotReap on a namespace, or on a Pod, workload, claim or Service in it, protects the namespace. On an agent's
+	// Deployment, a claim or a leftover it protects that object, also from the agent's own idleness. Any value but "false" does.
 	AnnotationDoNotReap = "do-not-reap"
 
 	// AnnotationDoNotReapUntil protects until a time in RFC 3339. A value that cannot be read protects for ever.

@@ -3,6 +3,7 @@ package manifests
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,8 +21,11 @@ func prepareRoleNamespaces(t *testing.T, admin kubernetes.Interface) {
 	createRoleNamespace(t, admin, "agent-going", nil)
 	createRoleNamespace(t, admin, "agent-doubted", nil)
 	createRoleNamespace(t, admin, "agent-saved", map[string]string{lifecycle.AnnotationReaping: markedAt, lifecycle.AnnotationDoNotReap: "true"})
+	createRoleNamespace(t, admin, "agent-saved-by-label", map[string]string{lifecycle.AnnotationReaping: markedAt}, lifecycle.AnnotationDoNotReap, "true")
 	createNamespace(t, admin, "agent-unbound")
-	for _, namespace := range []string{"agent-staying", "agent-going", "agent-doubted", "agent-saved", "agent-unbound"} {
+	for _, namespace := range []string{
+		"agent-staying", "agent-going", "agent-doubted", "agent-saved", "agent-saved-by-label", "agent-unbound",
+	} {
 		prepareObjects(t, admin, namespace)
 	}
 	mark(t, admin, "agent-going", markedAt)
@@ -63,6 +67,21 @@ func prepareObjects(t *testing.T, c kubernetes.Interface, namespace string) {
 		add(c.AppsV1().Deployments(namespace).Create(ctx, d, create))
 		add(c.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, newClaim(name, labels), create))
 	}
+	keep, until := lifecycle.AnnotationDoNotReap, lifecycle.AnnotationDoNotReapUntil
+	for name, marks := range map[string]struct{ labels, annotations map[string]string }{
+		"free-kept":          {nil, map[string]string{keep: "true"}},
+		"free-kept-by-label": {map[string]string{keep: "true"}, nil},
+		"free-kept-for-ever": {nil, map[string]string{until: "when it is done"}},
+		"free-not-kept":      {map[string]string{keep: "false"}, map[string]string{keep: "false", until: earlier}},
+	} {
+		d := newDeployment(name)
+		d.Labels, d.Annotations = map[string]string{lifecycle.LabelUserType: "free"}, marks.annotations
+		maps.Copy(d.Labels, marks.labels)
+		add(c.AppsV1().Deployments(namespace).Create(ctx, d, create))
+		claim := newClaim(name, d.Labels)
+		claim.Annotations = marks.annotations
+		add(c.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, claim, create))
+	}
 	add(c.AppsV1().StatefulSets(namespace).Create(ctx, newStatefulSet("plain"), create))
 	add(c.AppsV1().DaemonSets(namespace).Create(ctx, newDaemonSet("plain"), create))
 	add(c.AppsV1().ReplicaSets(namespace).Create(ctx, newReplicaSet("plain"), create))
@@ -103,6 +122,7 @@ func roleNamespaceDeletions() []attempt {
 		deletion(resource, "agent-going", "plain", "")
 		deletion(resource, "agent-staying", "plain", refusal+": "+resource+` "plain" in namespace "agent-staying" is neither`)
 		deletion(resource, "agent-saved", "plain", refusal)
+		deletion(resource, "agent-saved-by-label", "plain", refusal)
 		deletion(resource, "agent-doubted", "plain", refusal)
 		deletion(resource, "agent-unbound", "plain", "cannot delete resource")
 	}
@@ -117,6 +137,10 @@ func roleNamespaceDeletions() []attempt {
 	}
 	for _, resource := range []string{"deployments", "persistentvolumeclaims"} {
 		deletion(resource, "agent-staying", "free", "")
+		deletion(resource, "agent-staying", "free-not-kept", "")
+		for _, kept := range []string{"free-kept", "free-kept-by-label", "free-kept-for-ever"} {
+			deletion(resource, "agent-staying", kept, "is protected by its annotation or label do-not-reap or do-not-reap-until")
+		}
 		deletion(resource, "agent-staying", "unlabelled", refusal)
 		// A stamp is for what agents make and forget, and not for agents.
 		deletion(resource, "agent-staying", "stamped", refusal)

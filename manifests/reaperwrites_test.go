@@ -114,6 +114,9 @@ func prepareNamespaces(t *testing.T, admin kubernetes.Interface) {
 	} {
 		createRoleNamespace(t, admin, name, annotations)
 	}
+	createRoleNamespace(t, admin, "agent-kept-by-label", map[string]string{reaping: markedAt}, keep, "true")
+	createRoleNamespace(t, admin, "agent-not-kept-by-label", map[string]string{reaping: markedAt}, keep, "false")
+	createRoleNamespace(t, admin, "agent-kept-by-day", map[string]string{reaping: markedAt}, until, "2020-01-01")
 	unlabelled := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: "agent-unlabelled", Annotations: map[string]string{lifecycle.AnnotationReaping: markedAt},
 	}}
@@ -199,6 +202,9 @@ func namespaceDeletions() []attempt {
 		deletion("deletion of one with a strange mark", "agent-marked-badly", "the reaper deletes only what it has marked"),
 		deletion("deletion of a protected one", "agent-kept", `namespace "agent-kept" is protected`),
 		deletion("deletion of one protected by an empty value", "agent-kept-emptily", "is protected"),
+		deletion("deletion of one protected by a label", "agent-kept-by-label", "is protected"),
+		deletion("deletion of one not protected by a label", "agent-not-kept-by-label", ""),
+		deletion("deletion of one protected until a day by a label", "agent-kept-by-day", "is protected"),
 		deletion("deletion of one protected for longer", "agent-kept-longer", "is protected"),
 		deletion("deletion of one protected for ever", "agent-kept-for-ever", "is protected"),
 		deletion("deletion of one protected until no day", "agent-kept-till-32nd", "agent-reaper-writes"),

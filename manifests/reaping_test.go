@@ -3,6 +3,7 @@ package manifests
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,12 +49,16 @@ const (
 	later    = "2026-11-20T13:00:01+01:00"
 )
 
-// createRoleNamespace creates a namespace as a role agent's is, with the RoleBinding by which the reaper may act there.
-func createRoleNamespace(t *testing.T, client kubernetes.Interface, name string, annotations map[string]string) {
+// createRoleNamespace creates a namespace as a role agent's is, with the RoleBinding by which the reaper may act there. It has these
+// annotations, and labels, in pairs, beside those of a role.
+func createRoleNamespace(t *testing.T, client kubernetes.Interface, name string, annotations map[string]string, labels ...string) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Annotations: annotations, Labels: map[string]string{lifecycle.LabelAgentRole: "test", lifecycle.LabelOrg: "dexorder"},
 	}}
+	for pair := range slices.Chunk(labels, 2) {
+		namespace.Labels[pair[0]] = pair[1]
+	}
 	if _, err := client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -112,18 +117,23 @@ func testReaping(t *testing.T, cp *controlplane.ControlPlane) {
 	for i, p := range []struct {
 		name        string
 		annotations map[string]string
+		labels      []string
 		refused     bool
 	}{
-		{"protected", map[string]string{lifecycle.AnnotationDoNotReap: "true"}, false},
-		{"protected by an empty value", map[string]string{lifecycle.AnnotationDoNotReap: ""}, false},
-		{"not protected", map[string]string{lifecycle.AnnotationDoNotReap: "false"}, true},
-		{"protected until after the mark", map[string]string{lifecycle.AnnotationDoNotReapUntil: later}, false},
-		{"protected until before the mark", map[string]string{lifecycle.AnnotationDoNotReapUntil: earlier}, true},
-		{"protected until who knows when", map[string]string{lifecycle.AnnotationDoNotReapUntil: "tomorrow"}, false},
+		{"protected by a label", map[string]string{}, []string{lifecycle.AnnotationDoNotReap, "true"}, false},
+		{"protected by an empty label", map[string]string{}, []string{lifecycle.AnnotationDoNotReap, ""}, false},
+		{"not protected by a label", map[string]string{}, []string{lifecycle.AnnotationDoNotReap, "false"}, true},
+		{"protected until a day by a label", map[string]string{}, []string{lifecycle.AnnotationDoNotReapUntil, "2020-01-01"}, false},
+		{"protected", map[string]string{lifecycle.AnnotationDoNotReap: "true"}, nil, false},
+		{"protected by an empty value", map[string]string{lifecycle.AnnotationDoNotReap: ""}, nil, false},
+		{"not protected", map[string]string{lifecycle.AnnotationDoNotReap: "false"}, nil, true},
+		{"protected until after the mark", map[string]string{lifecycle.AnnotationDoNotReapUntil: later}, nil, false},
+		{"protected until before the mark", map[string]string{lifecycle.AnnotationDoNotReapUntil: earlier}, nil, true},
+		{"protected until who knows when", map[string]string{lifecycle.AnnotationDoNotReapUntil: "tomorrow"}, nil, false},
 	} {
 		namespace := fmt.Sprintf("agent-protection-%d", i)
 		p.annotations[lifecycle.AnnotationReaping] = markedAt
-		createRoleNamespace(t, admin, namespace, p.annotations)
+		createRoleNamespace(t, admin, namespace, p.annotations, p.labels...)
 		want := ""
 		if p.refused {
 			want = "is being reaped"

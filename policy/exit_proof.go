@@ -6,8 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // maxClockSkew is how far ahead of the server's clock a node's may be.
@@ -24,7 +24,11 @@ const maxClockSkew = 30 * time.Second
 // a broken agent needs to fail; and a run that only waits behind an earlier 42 ends with another code.
 func (p *Profile) exitProof(facts *Facts) (exit, []Violation) {
 	pod := facts.Caller.Pod
-	i, err := inject.AgentContainerOfPod(pod)
+	fromTemplate := ""
+	if facts.Caller.Owner != nil {
+		fromTemplate = facts.Caller.Owner.AgentContainer
+	}
+	i, err := workload.AgentContainerOfPod(pod, fromTemplate)
 	if err != nil {
 		return exit{}, []Violation{violation("", "Pod %q: %v", pod.Name, err)}
 	}

@@ -6,14 +6,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 // OwnerOf returns what a workload is to the Pods at the other end of a chain of controller references, whose kinds are given nearest to
 // the Pod first.
 func OwnerOf(o metav1.Object, kinds ...string) *Owner {
-	owner := &Owner{Kinds: kinds, Name: o.GetName(), UID: o.GetUID(), Labels: o.GetLabels(), Created: o.GetCreationTimestamp()}
+	owner := &Owner{
+		Kinds: kinds, Name: o.GetName(), UID: o.GetUID(), Labels: o.GetLabels(), Created: o.GetCreationTimestamp(),
+		Protection: lifecycle.ProtectionMarks(o.GetLabels(), o.GetAnnotations()),
+	}
 	if d, ok := o.(*appsv1.Deployment); ok {
-		owner.Sidecar, owner.Volumes = SidecarOf(d), InjectedVolumes(d)
+		owner.Sidecar, owner.Volumes, owner.AgentContainer = SidecarOf(d), InjectedVolumes(d), AgentContainerOf(d)
 	}
 	return owner
 }
@@ -22,6 +26,15 @@ func OwnerOf(o metav1.Object, kinds ...string) *Owner {
 // there before.
 func Admitted(name string, labels map[string]string) bool {
 	return labels[lifecycle.LabelDeployment] == name
+}
+
+// AgentContainerOf names the container that runs the agent in a Deployment's Pod template, "" if that cannot be told.
+func AgentContainerOf(d *appsv1.Deployment) string {
+	i, err := workload.AgentContainer(&d.Spec.Template)
+	if err != nil {
+		return ""
+	}
+	return d.Spec.Template.Spec.Containers[i].Name
 }
 
 // SidecarOf returns the container under the sidecar's name in a Deployment's Pod template, nil if there is none.

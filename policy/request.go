@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
 
@@ -79,6 +80,12 @@ type Owner struct {
 	Labels  map[string]string
 	Created metav1.Time
 
+	// Protection holds the marks by which somebody protects the owner.
+	Protection []lifecycle.ProtectionMark
+
+	// AgentContainer names the container that runs the agent in the owner's Pod template. Empty: it cannot be told.
+	AgentContainer string
+
 	// Sidecar is the container under the sidecar's name in the owner's Pod template. Nil if there is none.
 	Sidecar *corev1.Container
 
@@ -107,6 +114,9 @@ type Claim struct {
 
 	// Owners are the claim's owner references: it goes when they have all gone.
 	Owners []metav1.OwnerReference
+
+	// Protection holds the marks by which somebody protects the claim.
+	Protection []lifecycle.ProtectionMark
 }
 
 // Needs says which facts a verdict on r takes.

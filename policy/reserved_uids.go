@@ -7,7 +7,8 @@ import (
 
 // Processes of one Pod share a PID namespace, so who may signal whom, and who may look into whose /proc/PID/root, is a
 // matter of user IDs. The sidecar's is its own, or its token could be read; that of the Pod's pause process is
-// nobody's, or an agent could end its own sandbox. pause runs as the Pod's runAsUser where that is set.
+// nobody's, or an agent could end its own sandbox. pause runs as the Pod's runAsUser where that is set; in an agent's
+// Deployment that is moved to the containers that it is for.
 var reservedUIDs = Rule{
 	ID:          "reserved-uids",
 	Summary:     "no container shares a user ID with the sidecar or the pause process",

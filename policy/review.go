@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/workload"
@@ -156,7 +154,7 @@ func podsChange(r *Request) bool {
 	if t == nil || r.Object.Kind == kindReplicaSet {
 		return false
 	}
-	if r.Object.Kind == kindJob && metav1.GetControllerOf(r.Object.Meta) != nil {
+	if r.Object.Kind == kindJob && isMadeByWorkload(r.Object) {
 		return false
 	}
 	if r.Old == nil {

@@ -23,6 +23,7 @@ import (
 //   - that Pod is controlled by a ReplicaSet that is controlled by the very Deployment, by UID. A name proves nothing:
 //     agent-a-b begins like agent-a;
 //   - the Deployment's tier shuts down, and for a claim deletes storage;
+//   - nobody protects it with do-not-reap or do-not-reap-until, neither the Deployment nor the claim;
 //   - the kubelet reports that the agent ended with 42: see exit_proof.go. What the sidecar or a file says is not asked;
 //   - nobody has asked for another Pod since, by a change of the Deployment or by deleting this one;
 //   - it is one DELETE by name that leaves nothing behind. Orphaned ReplicaSets would run agents that nobody owns.
@@ -100,7 +101,27 @@ func (p *Profile) checkSelfDelete(r *Request) []Violation {
 		return found
 	}
 	_, found := p.exitProof(r.Facts)
+	found = append(found, checkProtection(r)...)
 	return append(found, p.checkKeptClaims(r)...)
+}
+
+// checkProtection keeps what somebody protects. Protection is taken off, or ends: so the answer is "not yet".
+func checkProtection(r *Request) []Violation {
+	var found []Violation
+	protects := func(what, name string, marks []lifecycle.ProtectionMark) {
+		if reason := lifecycle.Protection(marks, r.Facts.Now.Time); reason != "" {
+			v := violation("", "%s %q is protected, also from its own idleness: %s", what, name, reason)
+			v.Wait = WaitForChange
+			found = append(found, v)
+		}
+	}
+	old := r.Old.Meta
+	protects(r.Old.Kind, old.Name, lifecycle.ProtectionMarks(old.Labels, old.Annotations))
+	// An agent that stays keeps its claims.
+	if owner := r.Facts.Caller.Owner; r.Old.Claim != nil {
+		protects(kindDeployment, owner.Name, owner.Protection)
+	}
+	return found
 }
 
 // checkManner judges how the deletion is asked for.
@@ -208,7 +229,7 @@ func (p *Profile) userTypeOf(labels map[string]string) lifecycle.UserType {
 }
 
 // checkKeptClaims holds a Deployment back while the garbage collector would take a claim along that is to be kept: after a
-// raise of the user type, until the reaper has removed the claim's owner reference.
+// raise of the user type, or since somebody protects the claim, until the reaper has removed the claim's owner reference.
 func (p *Profile) checkKeptClaims(r *Request) []Violation {
 	if r.Old.Deployment == nil {
 		return nil
@@ -218,7 +239,8 @@ func (p *Profile) checkKeptClaims(r *Request) []Violation {
 	for _, name := range slices.Sorted(maps.Keys(r.Facts.Claims)) {
 		claim := r.Facts.Claims[name]
 		owned := slices.ContainsFunc(claim.Owners, func(o metav1.OwnerReference) bool { return o.UID == r.Old.Meta.UID })
-		kept := tierKeeps || claim.UserType != "" && !p.deletesStorage(claim.UserType)
+		kept := tierKeeps || claim.UserType != "" && !p.deletesStorage(claim.UserType) ||
+			lifecycle.Protection(claim.Protection, r.Facts.Now.Time) != ""
 		if owned && kept {
 			v := violation("", "claim %q is to be kept, but its owner reference to Deployment %q would take it along; "+
 				"not before that has been removed", name, r.Old.Meta.Name)

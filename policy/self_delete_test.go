@@ -92,7 +92,10 @@ func TestWhatSelfDeletesWaitFor(t *testing.T) {
 	for name, want := range map[string]policy.Wait{
 		"deny-running": policy.WaitForExit, "deny-stale": policy.WaitForExit, "deny-no-status": policy.WaitForExit,
 		"deny-kept-claim-with-owner": policy.WaitForChange,
-		"deny-crash":                 policy.WaitForNothing, "deny-enterprise": policy.WaitForNothing,
+		"deny-protected":             policy.WaitForChange, "deny-protected-by-label": policy.WaitForChange,
+		"deny-protected-until": policy.WaitForChange, "deny-claim-protected": policy.WaitForChange,
+		"deny-claim-of-protected": policy.WaitForChange, "deny-protected-claim-with-owner": policy.WaitForChange,
+		"deny-crash": policy.WaitForNothing, "deny-enterprise": policy.WaitForNothing,
 		"deny-failed-start": policy.WaitForNothing, "deny-neighbour": policy.WaitForNothing,
 	} {
 		f := readFixture(t, "testdata/self-delete/"+name+".yaml")

@@ -19,8 +19,8 @@ import (
 // the directory where the agent leaves its exit code.
 //
 // In a Deployment the sidecar must be equal to the policy's, but for its image, which may be any accepted one; or to the
-// stored one if that has an accepted image. A Pod's must contain the policy's or its Deployment's: LimitRanger and
-// service meshes add fields there. On a running Pod it does not change at all.
+// stored one if that has an accepted image. A Pod's must contain the policy's or its Deployment's, and may have any accepted
+// image, too: LimitRanger and service meshes add fields there, and others rewrite images to a mirror's. On a running Pod it does not change at all.
 //
 // Where agents get no sidecar there is none, but in Pods of Deployments that were admitted with one; and in Pods of those that
 // were admitted without, there need be none.
@@ -39,7 +39,7 @@ func checkSidecarIntegrity(p *Profile, r *Request) []Violation {
 		c.parts = c.parts.WithoutSidecar()
 	}
 	if isDeployment(r) {
-		if i, err := inject.AgentContainer(r.Object.Deployment); err == nil {
+		if i, err := workload.AgentContainer(&r.Object.Deployment.Spec.Template); err == nil {
 			c.agent = i
 		}
 	}
@@ -105,8 +105,9 @@ func (c *integrityCheck) sidecar() {
 			c.add(got.Path(), "the sidecar of a running Pod may not change: %s", firstDifference(got.Container, stored))
 		}
 	case c.request.Object.Kind == kindPod:
-		if !contains(got.Container, &c.parts.Sidecar) && !c.isOwners(got.Container) {
-			c.add(got.Path(), "is not the sidecar that is injected here: %s", firstDifference(got.Container, &c.parts.Sidecar))
+		want := c.withAcceptedImage(&c.parts.Sidecar, got.Container)
+		if !contains(got.Container, want) && !c.isOwners(got.Container) {
+			c.add(got.Path(), "is not the sidecar that is injected here: %s", firstDifference(got.Container, want))
 		}
 	case workload.Equal(got.Container, &c.parts.Sidecar):
 	case stored != nil && c.profile.sidecars.Allows(stored.Image) == nil && workload.Equal(got.Container, stored):
@@ -121,8 +122,15 @@ func (c *integrityCheck) sidecar() {
 // accepted, and its resources, which the resource-limits rule judges. A new policy reaches the servers one after the
 // other, so that meanwhile one injects by it and another one judges by the one before.
 func (c *integrityCheck) sidecarLike(got *corev1.Container) *corev1.Container {
-	want := c.parts.Sidecar
+	want := c.withAcceptedImage(&c.parts.Sidecar, got)
 	want.Resources = got.Resources
+	return want
+}
+
+// withAcceptedImage returns a copy of a sidecar with the image of another one, if that is accepted. Who rewrites images to
+// those of a mirror does so in Deployments or in Pods.
+func (c *integrityCheck) withAcceptedImage(sidecar, got *corev1.Container) *corev1.Container {
+	want := *sidecar
 	if c.profile.sidecars.Allows(got.Image) == nil {
 		want.Image = got.Image
 	}
@@ -135,7 +143,7 @@ func (c *integrityCheck) isOwners(got *corev1.Container) bool {
 		return false
 	}
 	owners := c.request.Facts.Owner.Sidecar
-	return owners != nil && c.profile.sidecars.Allows(owners.Image) == nil && contains(got, owners)
+	return owners != nil && c.profile.sidecars.Allows(owners.Image) == nil && contains(got, c.withAcceptedImage(owners, got))
 }
 
 // ownerHasNone says whether a Pod's Deployment was admitted when agents got no sidecar. It has the volume that is injected in any case.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/workload"
@@ -16,6 +17,9 @@ import (
 // Pods, and the ReplicaSets and Jobs between a workload and its Pods, are admitted from the cluster's workload
 // controllers alone, and only where the chain of controller references ends at a living workload of an allowed kind.
 // An owner reference that anybody else writes proves nothing: it would let a Pod pass for a neighbour's.
+//
+// A Job that an operator makes for an object of its own, such as a KEDA ScaledJob, a JobSet or a RayJob, is judged as one
+// without a controller: nobody has judged the object that it was made of.
 //
 // Allowed: a Deployment; its ReplicaSet, made by the deployment controller; that one's Pod, made by the replicaset
 // controller. Refused: a bare Pod; a Pod with a forged owner; a StatefulSet where the profile does not list it.
@@ -38,7 +42,7 @@ func checkWorkloadKind(p *Profile, r *Request) []Violation {
 		return checkFromController(p, r, "create a Pod")
 	case r.Object.Kind == kindReplicaSet:
 		return checkReplicaSet(p, r)
-	case comesFromController(r.Object.Kind) && metav1.GetControllerOf(r.Object.Meta) != nil:
+	case isMadeByWorkload(r.Object):
 		return checkFromController(p, r, "create a "+r.Object.Kind+" that has a controller")
 	case r.Old != nil && !podsChange(r), slices.Contains(allowed, r.Object.Kind):
 		return nil
@@ -98,6 +102,29 @@ func checkFromController(p *Profile, r *Request, what string) []Violation {
 // comesFromController lists the kinds that workload controllers make on the way from a workload to its Pods.
 func comesFromController(kind string) bool {
 	return kind == kindReplicaSet || kind == kindJob || kind == kindReplicationController
+}
+
+// isMadeByWorkload says whether a workload controller made the object out of another workload, which was judged: as far as
+// its controller reference says.
+func isMadeByWorkload(o *workload.Object) bool {
+	owner := metav1.GetControllerOf(o.Meta)
+	if owner == nil || !comesFromController(o.Kind) {
+		return false
+	}
+	group, _ := schema.ParseGroupVersion(owner.APIVersion) // what cannot be parsed is of no group, and of no workload
+	return workloadKinds[schema.GroupKind{Group: group.Group, Kind: owner.Kind}]
+}
+
+// workloadKinds are the kinds that make Pods, or what makes Pods, in whichever version.
+var workloadKinds = map[schema.GroupKind]bool{
+	{Group: "apps", Kind: kindDeployment}:        true,
+	{Group: "apps", Kind: kindReplicaSet}:        true,
+	{Group: "apps", Kind: "StatefulSet"}:         true,
+	{Group: "apps", Kind: "DaemonSet"}:           true,
+	{Group: "batch", Kind: kindJob}:              true,
+	{Group: "batch", Kind: "CronJob"}:            true,
+	{Group: "", Kind: kindReplicationController}: true,
+	{Group: "", Kind: kindPod}:                   true,
 }
 
 func (p *Profile) isController(r *Request) bool {

@@ -126,12 +126,12 @@ func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by stri
 	if err != nil {
 		return nil, err
 	}
-	if until, has := n.Annotations[lifecycle.AnnotationDoNotReapUntil]; has && !p.past(until) {
-		s.Keeps = append(s.Keeps, fmt.Sprintf("its annotation %s is %q", lifecycle.AnnotationDoNotReapUntil, until))
+	if protection := lifecycle.ProtectionOf(n, p.now()); protection != "" {
+		s.Keeps = append(s.Keeps, "it is protected: "+protection)
 	}
 	err = p.eachWorkload(ctx, n.Name, func(o *unstructured.Unstructured) error {
-		if value, has := o.GetAnnotations()[lifecycle.AnnotationDoNotReap]; has && value != "false" {
-			s.Keeps = append(s.Keeps, fmt.Sprintf("annotation %s of %s is %q", lifecycle.AnnotationDoNotReap, nameOf(o), value))
+		if protection := lifecycle.ProtectionOf(o, p.now()); protection != "" {
+			s.Keeps = append(s.Keeps, nameOf(o)+" is protected: "+protection)
 		}
 		w, err := stopping(o)
 		s.Workloads = append(s.Workloads, w)
@@ -162,9 +162,17 @@ func unwanted(n *corev1.Namespace, mark string) (marks map[string]any, says stri
 	if n.DeletionTimestamp != nil {
 		return nil, "", refused("namespace %s has been in deletion since %s already", n.Name, n.DeletionTimestamp.UTC().Format(time.RFC3339))
 	}
-	if value, has := n.Annotations[lifecycle.AnnotationDoNotReap]; has && value != "false" {
-		return nil, "", refused("namespace %s is protected: its annotation %s is %q; if it may go, run: kubectl annotate namespace %s %s-",
-			n.Name, lifecycle.AnnotationDoNotReap, value, n.Name, lifecycle.AnnotationDoNotReap)
+	for _, mark := range lifecycle.ProtectionMarks(n.Labels, n.Annotations) {
+		// A protection that ends by itself is no reason to refuse: it is said beside the plan.
+		if mark.Key != lifecycle.AnnotationDoNotReap || lifecycle.Protection([]lifecycle.ProtectionMark{mark}, time.Time{}) == "" {
+			continue
+		}
+		kind, verb := "annotation", "annotate"
+		if mark.Label {
+			kind, verb = "label", "label"
+		}
+		return nil, "", refused("namespace %s is protected: its %s %s is %q; if it may go, run: kubectl %s namespace %s %s-",
+			n.Name, kind, mark.Key, mark.Value, verb, n.Name, mark.Key)
 	}
 	if already, has := n.Annotations[lifecycle.AnnotationDeprovisioned]; has {
 		return nil, "deprovisioned already: " + already, nil
@@ -187,12 +195,6 @@ func (p *Provisioner) names(ctx context.Context, resource, namespace string) ([]
 	}
 	slices.Sort(names)
 	return names, nil
-}
-
-// past says whether a protection until then is over. What is no time protects for ever.
-func (p *Provisioner) past(until string) bool {
-	at, err := time.Parse(time.RFC3339, until)
-	return err == nil && !at.After(p.now())
 }
 
 // stopping says how a workload is stopped, such that it can be started again.

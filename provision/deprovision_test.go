@@ -2,8 +2,12 @@ package provision
 
 import (
 	"encoding/json"
+	"errors"
+	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
@@ -49,5 +53,24 @@ func TestStopAndStart(t *testing.T) {
 	w, _ := stopping(object(t, `{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: x}, spec: {replicas: 3}}`))
 	if patch, _ := json.Marshal(w.patch); string(patch) != `{"metadata":{"annotations":{"lifecycle.dexorder.io/replicas-before":"3"}},"spec":{"replicas":0}}` {
 		t.Errorf("%s", patch)
+	}
+}
+
+func TestUnwantedRefusesWhatIsProtected(t *testing.T) {
+	const key = "do-not-reap"
+	for name, tc := range map[string]struct {
+		labels, annotations map[string]string
+		want                string // of the refusal; empty: it may go
+	}{
+		"nothing":              {nil, nil, ""},
+		"an annotation":        {nil, map[string]string{key: "true"}, "its annotation do-not-reap is \"true\"; if it may go, run: kubectl annotate namespace agent-x do-not-reap-"},
+		"a label":              {map[string]string{key: "yes"}, nil, "its label do-not-reap is \"yes\"; if it may go, run: kubectl label namespace agent-x do-not-reap-"},
+		"not any more":         {map[string]string{key: "false"}, map[string]string{key: "false"}, ""},
+		"for a while, as said": {nil, map[string]string{key + "-until": "2026-01-01T00:00:00Z"}, ""},
+	} {
+		_, _, err := unwanted(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "agent-x", Labels: tc.labels, Annotations: tc.annotations}}, "now me")
+		if tc.want == "" && err != nil || tc.want != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: %v, want %q", name, err, tc.want)
+		}
 	}
 }

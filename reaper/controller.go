@@ -181,7 +181,7 @@ func (q *agentQueue) look(ctx context.Context, name types.NamespacedName) (time.
 		return 0, nil
 	}
 	for _, c := range b.claims {
-		if err := q.apply(ctx, b.agent, "persistentvolumeclaims", "PersistentVolumeClaim", &c.dependent, decideClaim(b.agent, &c.dependent, b.mountedBy[c.name])); err != nil {
+		if err := q.apply(ctx, b.agent, "persistentvolumeclaims", "PersistentVolumeClaim", &c.dependent, decideClaim(b.agent, &c.dependent, b.mountedBy[c.name], q.Now())); err != nil {
 			return 0, q.tolerate(b.agent, err)
 		}
 	}

@@ -41,7 +41,7 @@ func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.Leftover
 		return orphan{reason: "it is being deleted", since: l.annotations[lifecycle.AnnotationOrphanedSince]}
 	case l.madeBy == "":
 		return orphan{reason: "its stamp is empty"}
-	case protection(l.annotations, now) != "":
+	case lifecycle.Protection(l.protected, now) != "":
 		return orphan{reason: "it is protected"}
 	case l.owned:
 		return orphan{reason: "it goes with its owner"}

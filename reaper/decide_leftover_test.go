@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -23,6 +24,9 @@ func TestDecideLeftover(t *testing.T) {
 	}
 	note := func(key, value string) func(*leftover) { return func(l *leftover) { l.annotations[key] = value } }
 	orphaned := note(since, hourAgo)
+	byLabel := func(l *leftover) {
+		l.protected = newObject(&metav1.ObjectMeta{Labels: map[string]string{lifecycle.AnnotationDoNotReap: "yes"}}).protected
+	}
 	job := func(finished time.Time) func(*leftover) {
 		return func(l *leftover) { l.kind, l.name, l.finished = "Job", "once", finished }
 	}
@@ -41,6 +45,7 @@ func TestDecideLeftover(t *testing.T) {
 		"a ConfigMap of that name": {changes{orphaned, func(l *leftover) { l.kind, l.name = "ConfigMap", "used" }}, gone(hourAgo)},
 		"owned":                    {changes{orphaned, func(l *leftover) { l.owned = true }}, orphan{reason: "it goes with its owner"}},
 		"protected":                {changes{orphaned, note(lifecycle.AnnotationDoNotReap, "yes")}, orphan{reason: "it is protected"}},
+		"protected by a label":     {changes{orphaned, byLabel}, orphan{reason: "it is protected"}},
 		"stamp is empty":           {changes{orphaned, func(l *leftover) { l.madeBy = "" }}, orphan{reason: "its stamp is empty"}},
 		"being deleted":            {changes{orphaned, func(l *leftover) { l.deleting = true }}, orphan{reason: "it is being deleted", since: hourAgo}},
 
@@ -71,6 +76,7 @@ func TestDecideLeftover(t *testing.T) {
 		for _, change := range tc.changes {
 			change(l)
 		}
+		l.protected = append(l.protected, lifecycle.ProtectionMarks(nil, l.annotations)...)
 		around := &surroundings{pods: map[types.UID]bool{"alive": true}, references: map[string]bool{"Secret/used": true}}
 		if got := decideLeftover(l, around, &examplePolicy(t).Reaper.Leftovers, newYear); got != tc.want {
 			t.Errorf("%s: %+v\nwant %+v", name, got, tc.want)

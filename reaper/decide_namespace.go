@@ -158,7 +158,7 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 // what was protected when it was marked.
 func undone(n *namespace, markedAt time.Time, marked bool) bool {
 	if marked {
-		return protection(n.annotations, markedAt) != ""
+		return n.protection(markedAt) != ""
 	}
 	_, has := n.annotations[lifecycle.AnnotationReaping]
 	_, shown := shownPhase(n)
@@ -178,14 +178,19 @@ func (f *facts) changedAt(now time.Time) time.Time {
 	return at
 }
 
-// protection says what protects the namespace: an annotation of its own, or of something in it, which would go with it.
+// protection says what protects the namespace by itself, or "" if nothing does.
+func (n *namespace) protection(now time.Time) string {
+	return lifecycle.Protection(lifecycle.ProtectionMarks(n.labels, n.annotations), now)
+}
+
+// protection says what protects the namespace: a mark of its own, or of something in it, which would go with it.
 func (f *facts) protection(now time.Time) string {
-	if why := protection(f.namespace.annotations, now); why != "" {
+	if why := f.namespace.protection(now); why != "" {
 		return why
 	}
 	var found []string
 	look := func(kind string, o *object) {
-		if why := protection(o.protected, now); why != "" {
+		if why := lifecycle.Protection(o.protected, now); why != "" {
 			found = append(found, kind+" "+o.name+": "+why)
 		}
 	}

@@ -52,6 +52,11 @@ func quiet(changes ...func(*namespace)) *namespace {
 	return n
 }
 
+// labelled sets a label.
+func labelled(key, value string) func(*namespace) {
+	return func(n *namespace) { n.labels[key] = value }
+}
+
 // annotated sets annotations, in pairs; the value "-" takes one off.
 func annotated(pairs ...string) func(*namespace) {
 	return func(n *namespace) {
@@ -252,6 +257,42 @@ func TestDecideNamespace(t *testing.T) {
 			})}},
 			want: active("Deployment worker is scaled by Knative, which may scale it up again"),
 		},
+		"scaled down by kube-downscaler": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Annotations = map[string]string{"downscaler/original-replicas": "1"}
+			})}},
+			want: active("Deployment worker is scaled by kube-downscaler, which may scale it up again"),
+		},
+		"left out by kube-downscaler": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Annotations = map[string]string{"downscaler/exclude": "true"}
+			})}},
+			want: ready(map[string]string{sightingsKey: "1"}),
+		},
+		"scaled down by kube-green, by the owner of what it applied": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}, {Manager: "kube-green", Operation: metav1.ManagedFieldsOperationApply}}
+			})}},
+			want: active("Deployment worker is scaled by kube-green, which may scale it up again"),
+		},
+		"scaled down by an early kube-green": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Annotations = map[string]string{"sleepinfo.kube-green.com/replicas-before-sleep": "1"}
+			})}},
+			want: active("Deployment worker is scaled by kube-green, which may scale it up again"),
+		},
+		"scaled by Sablier": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Labels = map[string]string{"sablier.enable": "true", "sablier.group": "agents"}
+			})}},
+			want: active("Deployment worker is scaled by Sablier, which may scale it up again"),
+		},
+		"not scaled by Sablier": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Labels = map[string]string{"sablier.enable": "false"}
+			})}},
+			want: ready(map[string]string{sightingsKey: "1"}),
+		},
 		"names that only look like it": {
 			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
 				*m = controlledBy(*m, "notkeda.sh/v1", "Thing", "x")
@@ -451,7 +492,17 @@ func TestDecideNamespace(t *testing.T) {
 		// Protection.
 		"do-not-reap true":        {facts: facts{namespace: quiet(annotated(keepKey, "true"))}, want: protected(`do-not-reap is "true"`)},
 		"do-not-reap of any kind": {facts: facts{namespace: quiet(annotated(keepKey, ""))}, want: protected(`do-not-reap is ""`)},
-		"do-not-reap False":       {facts: facts{namespace: quiet(annotated(keepKey, "False"))}, want: protected(`do-not-reap is "False"`)},
+		"do-not-reap, as a label": {facts: facts{namespace: quiet(labelled(keepKey, "true"))}, want: protected(`label do-not-reap is "true"`)},
+		"do-not-reap false, as a label": {
+			facts: facts{namespace: quiet(labelled(keepKey, "false"))}, want: ready(map[string]string{sightingsKey: "1"}),
+		},
+		"a workload has do-not-reap, as a label": {
+			facts: facts{namespace: quiet(), workloads: []*workload{scaledDown(func(m *metav1.ObjectMeta) {
+				m.Labels = map[string]string{keepKey: "yes"}
+			})}},
+			want: protected(`Deployment worker: label do-not-reap is "yes"`),
+		},
+		"do-not-reap False": {facts: facts{namespace: quiet(annotated(keepKey, "False"))}, want: protected(`do-not-reap is "False"`)},
 		"do-not-reap false": {
 			facts: facts{namespace: quiet(annotated(keepKey, "false"))}, want: ready(map[string]string{sightingsKey: "1"}),
 		},
@@ -488,8 +539,8 @@ func TestDecideNamespace(t *testing.T) {
 			facts: facts{
 				namespace: quiet(),
 				pods:      []*pod{aPod(9*time.Hour, inPhase(corev1.PodSucceeded), endedAgo(8*time.Hour), protectedPod)},
-				services:  []*service{{dependent{object: object{name: "worker", protected: map[string]string{keepKey: "1"}}}}},
-				workloads: []*workload{{kind: "Deployment", object: object{name: "worker", protected: map[string]string{keepKey: "1"}}}},
+				services:  []*service{{dependent{object: object{name: "worker", protected: lifecycle.ProtectionMarks(nil, map[string]string{keepKey: "1"})}}}},
+				workloads: []*workload{{kind: "Deployment", object: object{name: "worker", protected: lifecycle.ProtectionMarks(nil, map[string]string{keepKey: "1"})}}},
 			},
 			want: protected(`Deployment worker: do-not-reap is "1"; Pod worker-1: do-not-reap is "yes"; Service worker: do-not-reap is "1"`),
 		},

@@ -335,7 +335,7 @@ func (d *dismantler) protectedObject(ctx context.Context, n *namespace) (string,
 			return "", err
 		}
 		for _, l := range all {
-			if why := protection(l.annotations, d.Now()); why != "" {
+			if why := lifecycle.Protection(l.protected, d.Now()); why != "" {
 				return fmt.Sprintf("%s %s: %s", l.kind, l.name, why), nil
 			}
 		}

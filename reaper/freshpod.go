@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
@@ -20,18 +21,21 @@ type fresh struct {
 	wait time.Duration
 }
 
-// decidePod says whether an agent that ended with 42 and is kept gets a fresh Pod: where its user type never shuts down, or
-// where it ended so early that it was no idleness. Whatever else it is, its deletion is the sidecar's to ask for, and waiting
-// for that is no reason to start it again.
+// decidePod says whether an agent that ended with 42 and is kept gets a fresh Pod: where its user type never shuts down, where
+// somebody protects it, or where it ended so early that it was no idleness. Whatever else it is, its deletion is the sidecar's to ask
+// for, and waiting for that is no reason to start it again.
 func decidePod(a *agent, p *pod, now time.Time) fresh {
 	if p.ended == nil || p.ended.restarted || p.deleting {
 		return fresh{}
 	}
 	least := a.policy.SelfDelete.MinimumLifetime.Duration
+	protection := lifecycle.Protection(a.protected, now)
 	var reason string
 	switch {
 	case a.tier.Shutdown != v1alpha1.ShutdownWhenIdle:
 		reason = fmt.Sprintf("agents of user type %s never shut down", a.userType)
+	case protection != "":
+		reason = "it is protected: " + protection
 	case p.ended.lifetime < least:
 		reason = fmt.Sprintf("it had run for %s, less than %s: that was no idleness", p.ended.lifetime, least)
 	default:

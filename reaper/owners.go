@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,8 +22,9 @@ type change struct {
 //
 // Where the user type deletes storage the claim is owned by the Deployment and goes with it. Where the Deployment or the claim
 // keeps storage it is not, and the claim's user type is raised to the Deployment's: in one step, since a claim that is to be
-// kept must at no time be one that goes. A claim that another Deployment mounts, or that is not this agent's, is left alone.
-func decideClaim(a *agent, claim *dependent, mountedBy []string) *change {
+// kept must at no time be one that goes. A claim that somebody protects is not owned either: the garbage collector knows no
+// protection. A claim that another Deployment mounts, or that is not this agent's, is left alone.
+func decideClaim(a *agent, claim *dependent, mountedBy []string, now time.Time) *change {
 	if claim.labels[lifecycle.LabelDeployment] != a.name || claim.deleting || !a.mounts(claim.name) {
 		return nil
 	}
@@ -41,6 +43,9 @@ func decideClaim(a *agent, claim *dependent, mountedBy []string) *change {
 		wanted.owners = without(a, claim.owners)
 	default:
 		wanted.owners = with(a, claim.owners)
+		if lifecycle.Protection(claim.protected, now) != "" {
+			wanted.owners = without(a, claim.owners)
+		}
 		if !has {
 			wanted.labels[lifecycle.LabelUserType] = string(a.userType)
 		}

@@ -2,6 +2,7 @@ package reaper
 
 import (
 	"encoding/json"
+	"maps"
 	"reflect"
 	"testing"
 	"time"
@@ -78,6 +79,8 @@ func TestDecideClaim(t *testing.T) {
 		}
 		return l
 	}
+	protects := func(value string) map[string]string { return map[string]string{lifecycle.AnnotationDoNotReap: value} }
+	with := func(a, b map[string]string) map[string]string { maps.Copy(a, b); return a }
 	for name, tc := range map[string]struct {
 		userType  string
 		claim     metav1.ObjectMeta
@@ -96,6 +99,12 @@ func TestDecideClaim(t *testing.T) {
 		"kept, without a word":   {"free", metav1.ObjectMeta{Labels: labels("")}, nil, &change{nil, labels("free")}},
 		"kept":                   {"free", metav1.ObjectMeta{Labels: labels("free")}, nil, nil},
 		"not lowered among kept": {"free", metav1.ObjectMeta{Labels: labels("enterprise")}, nil, nil},
+		"protected": {"anonymous", metav1.ObjectMeta{Labels: labels("anonymous"), OwnerReferences: its, Annotations: protects("true")}, nil,
+			&change{[]metav1.OwnerReference{}, labels("anonymous")}},
+		"protected by a label, beside another owner": {"anonymous", metav1.ObjectMeta{Labels: with(labels("anonymous"), protects("yes")),
+			OwnerReferences: append([]metav1.OwnerReference{foreign}, its...)}, nil, &change{[]metav1.OwnerReference{foreign}, labels("anonymous")}},
+		"protected, and free":    {"anonymous", metav1.ObjectMeta{Labels: labels("anonymous"), Annotations: protects("true")}, nil, nil},
+		"not protected any more": {"anonymous", metav1.ObjectMeta{Labels: labels("anonymous"), Annotations: protects("false")}, nil, &change{its, labels("anonymous")}},
 		"mounted by a neighbour": {"anonymous", metav1.ObjectMeta{Labels: labels("")}, []string{"alice", "bob"}, nil},
 		"a neighbour's":          {"anonymous", metav1.ObjectMeta{Labels: map[string]string{key: "bob"}}, nil, nil},
 		"nobody's":               {"anonymous", metav1.ObjectMeta{}, nil, nil},
@@ -108,7 +117,7 @@ func TestDecideClaim(t *testing.T) {
 			}
 			before := tc.claim.DeepCopy()
 			d := dependentOf(&tc.claim)
-			if got := decideClaim(alice(t, tc.userType), &d, tc.mountedBy); !reflect.DeepEqual(got, tc.want) {
+			if got := decideClaim(alice(t, tc.userType), &d, tc.mountedBy, newYear); !reflect.DeepEqual(got, tc.want) {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
 			if !reflect.DeepEqual(before, &tc.claim) {
@@ -168,6 +177,9 @@ func TestDecidePod(t *testing.T) {
 	running := pod(time.Hour, time.Minute, 42, 0)
 	running.Status.ContainerStatuses[0].LastTerminationState, running.Status.ContainerStatuses[0].State =
 		running.Status.ContainerStatuses[0].State, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	protected := func(value string) []lifecycle.ProtectionMark {
+		return lifecycle.ProtectionMarks(nil, map[string]string{lifecycle.AnnotationDoNotReap: value})
+	}
 	alone := running.DeepCopy()
 	alone.Spec.Containers = alone.Spec.Containers[:1]
 	going := pod(time.Hour, time.Minute, 42, 0)
@@ -177,20 +189,27 @@ func TestDecidePod(t *testing.T) {
 		pod      *corev1.Pod
 		restart  bool
 		wait     time.Duration
+		marks    []lifecycle.ProtectionMark
 	}{
-		"idle: the sidecar asks":         {"free", pod(time.Hour, time.Minute, 42, 0), false, 0},
-		"idle for hours: it still asks":  {"free", pod(10*time.Hour, 9*time.Hour, 42, 0), false, 0},
-		"never shuts down":               {"enterprise", pod(time.Hour, time.Minute, 42, 0), true, 0},
-		"never shuts down, a moment ago": {"enterprise", pod(time.Hour, 4*time.Second, 42, 0), false, 6 * time.Second},
-		"ended too soon":                 {"free", pod(69*time.Second, time.Minute, 42, 0), true, 0},
-		"crashed":                        {"enterprise", pod(time.Hour, time.Minute, 1, 0), false, 0},
-		"killed":                         {"enterprise", pod(time.Hour, time.Minute, 42, 9), false, 0},
-		"runs again":                     {"enterprise", running, false, 0},
-		"runs again, without a sidecar":  {"enterprise", alone, false, 0},
-		"is going":                       {"enterprise", going, false, 0},
-		"nothing is known":               {"enterprise", &corev1.Pod{}, false, 0},
+		"protected":                      {"free", pod(time.Hour, time.Minute, 42, 0), true, 0, protected("true")},
+		"protected, a moment ago":        {"free", pod(time.Hour, 4*time.Second, 42, 0), false, 6 * time.Second, protected("true")},
+		"protected, and runs again":      {"free", running, false, 0, protected("true")},
+		"not protected any more":         {"free", pod(time.Hour, time.Minute, 42, 0), false, 0, protected("false")},
+		"idle: the sidecar asks":         {"free", pod(time.Hour, time.Minute, 42, 0), false, 0, nil},
+		"idle for hours: it still asks":  {"free", pod(10*time.Hour, 9*time.Hour, 42, 0), false, 0, nil},
+		"never shuts down":               {"enterprise", pod(time.Hour, time.Minute, 42, 0), true, 0, nil},
+		"never shuts down, a moment ago": {"enterprise", pod(time.Hour, 4*time.Second, 42, 0), false, 6 * time.Second, nil},
+		"ended too soon":                 {"free", pod(69*time.Second, time.Minute, 42, 0), true, 0, nil},
+		"crashed":                        {"enterprise", pod(time.Hour, time.Minute, 1, 0), false, 0, nil},
+		"killed":                         {"enterprise", pod(time.Hour, time.Minute, 42, 9), false, 0, nil},
+		"runs again":                     {"enterprise", running, false, 0, nil},
+		"runs again, without a sidecar":  {"enterprise", alone, false, 0, nil},
+		"is going":                       {"enterprise", going, false, 0, nil},
+		"nothing is known":               {"enterprise", &corev1.Pod{}, false, 0, nil},
 	} {
-		got := decidePod(alice(t, tc.userType), podOf(tc.pod), now)
+		a := alice(t, tc.userType)
+		a.protected = tc.marks
+		got := decidePod(a, podOf(tc.pod), now)
 		if got.restart != tc.restart || got.wait != tc.wait || got.restart != (got.reason != "") {
 			t.Errorf("%s: got %+v, want restart %v, wait %s", name, got, tc.restart, tc.wait)
 		}

@@ -33,7 +33,7 @@ func decideForgotten(a *agent, p *pod, now time.Time) (goes bool, reason string)
 		return false, "its Pod is being deleted"
 	case a.tier.Shutdown != v1alpha1.ShutdownWhenIdle:
 		return false, "its user type never shuts down"
-	case protection(a.protects, now) != "":
+	case lifecycle.Protection(a.protected, now) != "":
 		return false, "it is protected"
 	case p.ended.lifetime < a.policy.SelfDelete.MinimumLifetime.Duration:
 		return false, "it had not run for long enough to be idle"

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -33,7 +34,12 @@ func TestDecideForgotten(t *testing.T) {
 	state := func(p *corev1.Pod) *corev1.ContainerState { return &p.Status.ContainerStatuses[0].State }
 	withoutSidecar := func(_ *agent, p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[:1] }
 	protected := func(annotation, value string) func(*agent, *corev1.Pod) {
-		return func(a *agent, _ *corev1.Pod) { a.protects = map[string]string{annotation: value} }
+		return func(a *agent, _ *corev1.Pod) {
+			a.protected = lifecycle.ProtectionMarks(nil, map[string]string{annotation: value})
+		}
+	}
+	protectedByLabel := func(a *agent, _ *corev1.Pod) {
+		a.protected = recordOf(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{lifecycle.AnnotationDoNotReap: "true"}}}).id().protected
 	}
 	for name, tc := range map[string]struct {
 		userType string
@@ -81,10 +87,19 @@ func TestDecideForgotten(t *testing.T) {
 			p.Spec.Containers[0].Name = "a"
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "b"})
 		}, "it is not dead with 42"},
+		"behind a mesh's container, by the system's mount": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
+			meshed(p)
+			p.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: lifecycle.RunVolume, MountPath: lifecycle.RunDir}}
+		}, ""},
+		"behind a mesh's container, by annotation": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
+			meshed(p)
+			p.Annotations = map[string]string{lifecycle.AnnotationAgentContainer: "web"}
+		}, ""},
 		"its Pod is being deleted": {"free", time.Hour, func(_ *agent, p *corev1.Pod) {
 			p.DeletionTimestamp = &metav1.Time{Time: newYear}
 		}, "its Pod is being deleted"},
 		"protected":                {"free", time.Hour, protected(lifecycle.AnnotationDoNotReap, "true"), "it is protected"},
+		"protected by a label":     {"free", time.Hour, protectedByLabel, "it is protected"},
 		"not protected any more":   {"free", time.Hour, protected(lifecycle.AnnotationDoNotReap, "false"), ""},
 		"protected until tomorrow": {"free", time.Hour, protected(lifecycle.AnnotationDoNotReapUntil, "2026-01-03T00:00:00Z"), "it is protected"},
 		"protected until now":      {"free", time.Hour, protected(lifecycle.AnnotationDoNotReapUntil, "2026-01-02T12:00:00Z"), ""},
@@ -103,6 +118,12 @@ func TestDecideForgotten(t *testing.T) {
 			t.Errorf("%s: goes %t, %q; want %q", name, goes, reason, tc.want)
 		}
 	}
+}
+
+// meshed gives the agent's container another name, and puts one of a service mesh before it.
+func meshed(p *corev1.Pod) {
+	p.Spec.Containers[0].Name, p.Status.ContainerStatuses[0].Name = "web", "web"
+	p.Spec.Containers = append([]corev1.Container{{Name: "mesh-proxy"}}, p.Spec.Containers...)
 }
 
 func runsAgain(_ *agent, p *corev1.Pod) {

@@ -42,7 +42,7 @@ func decideOrphanedClaim(c *claim, deployed bool, mounted bool, policy *v1alpha1
 		return orphan{reason: "its agent is there"}
 	case mounted:
 		return orphan{reason: "another workload mounts it"}
-	case protection(c.protects, now) != "":
+	case lifecycle.Protection(c.protected, now) != "":
 		return orphan{reason: "it is protected"}
 	}
 	return waitAsOrphan(c.orphanedSince, c.created, policy.Reaper.Claims.After.Duration, now, "its user type deletes storage, and its agent has gone")

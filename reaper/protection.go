@@ -11,25 +11,6 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// protection says what keeps an object from being deleted, or "" if nothing does. A value that cannot be read protects.
-func protection(annotations map[string]string, now time.Time) string {
-	if value, has := annotations[lifecycle.AnnotationDoNotReap]; has && value != "false" {
-		return fmt.Sprintf("%s is %q", lifecycle.AnnotationDoNotReap, value)
-	}
-	value, has := annotations[lifecycle.AnnotationDoNotReapUntil]
-	if !has {
-		return ""
-	}
-	until, err := time.Parse(time.RFC3339, value)
-	switch {
-	case err != nil:
-		return fmt.Sprintf("%s is %q, which is no time such as 2026-01-02T15:04:05Z", lifecycle.AnnotationDoNotReapUntil, value)
-	case until.After(now):
-		return fmt.Sprintf("%s is %s", lifecycle.AnnotationDoNotReapUntil, value)
-	}
-	return ""
-}
-
 // notOurs says why a namespace is none of the reaper's, or "" if it is one. It takes a label and the name: a label alone can be put
 // on kube-system, and a name alone can be somebody else's. own is the system's own namespace.
 func notOurs(n *namespace, orgs map[string]bool, own string) string {

@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	workloads "github.com/dexorder/agent-lifecycle/workload"
 )
 
 // record is what is remembered of an object. A cluster has tens of thousands of Pods, each of which is some kilobytes as the API
@@ -34,8 +34,8 @@ type object struct {
 	created         time.Time
 	deleting        bool
 
-	// protected holds the annotations that protect it, or did; nil for nearly everything.
-	protected map[string]string
+	// protected holds the marks that protect it, or did; nil for nearly everything.
+	protected []lifecycle.ProtectionMark
 }
 
 func (o *object) id() *object { return o }
@@ -50,7 +50,7 @@ func newObject(m *metav1.ObjectMeta) object {
 		// One copy of the name serves all that is in the namespace.
 		namespace: unique.Make(m.Namespace).Value(), name: m.Name, uid: m.UID, resourceVersion: m.ResourceVersion,
 		created: m.CreationTimestamp.Time, deleting: m.DeletionTimestamp != nil,
-		protected: only(m.Annotations, lifecycle.AnnotationDoNotReap, lifecycle.AnnotationDoNotReapUntil),
+		protected: lifecycle.ProtectionMarks(m.Labels, m.Annotations),
 	}
 }
 
@@ -124,8 +124,8 @@ type workload struct {
 	// claims are those that the template mounts.
 	claims []string
 
-	// Of Deployments only: labels, and annotations that protect.
-	labels, protects map[string]string
+	// labels are those of a Deployment; nil for other kinds.
+	labels map[string]string
 }
 
 // claim is a PersistentVolumeClaim, service a Service.
@@ -138,7 +138,6 @@ type (
 type dependent struct {
 	object
 	labels        map[string]string
-	protects      map[string]string
 	owners        []metav1.OwnerReference
 	orphanedSince string
 }
@@ -158,7 +157,7 @@ func recordOf(o runtime.Object) record {
 		return scalerOf(o)
 	case *appsv1.Deployment:
 		w := workloadOf(o, &o.ObjectMeta, "Deployment", wantsReplicas(o.Spec.Replicas))
-		w.labels, w.protects = ours(o.Labels), protecting(o.Annotations)
+		w.labels = ours(o.Labels)
 		return w
 	case *appsv1.ReplicaSet:
 		return workloadOf(o, &o.ObjectMeta, "ReplicaSet", wantsReplicas(o.Spec.Replicas))
@@ -236,7 +235,7 @@ func podOf(o *corev1.Pod) *pod {
 // sidecar there are no restart rules either: the kubelet starts the container again at once, and the manager in it holds, so that its
 // last exit is what counts.
 func endingOf(o *corev1.Pod) *ending {
-	i, err := inject.AgentContainerOfPod(o)
+	i, err := workloads.AgentContainerOfPod(o, "")
 	if err != nil {
 		return nil
 	}
@@ -315,7 +314,7 @@ func claimsOf(spec *corev1.PodSpec) []string {
 
 func dependentOf(m *metav1.ObjectMeta) dependent {
 	return dependent{
-		object: newObject(m), labels: ours(m.Labels), protects: protecting(m.Annotations), owners: m.OwnerReferences,
+		object: newObject(m), labels: ours(m.Labels), owners: m.OwnerReferences,
 		orphanedSince: m.Annotations[lifecycle.AnnotationOrphanedSince],
 	}
 }
@@ -323,11 +322,6 @@ func dependentOf(m *metav1.ObjectMeta) dependent {
 // ours keeps the labels that say whose an object is.
 func ours(labels map[string]string) map[string]string {
 	return only(labels, lifecycle.LabelDeployment, lifecycle.LabelUserType)
-}
-
-// protecting keeps the annotations by which an object is protected.
-func protecting(annotations map[string]string) map[string]string {
-	return only(annotations, lifecycle.AnnotationDoNotReap, lifecycle.AnnotationDoNotReapUntil)
 }
 
 // only keeps some keys of a map; nil if it has none of them.

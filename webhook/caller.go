@@ -36,7 +36,8 @@ func (l *lookup) caller(ctx context.Context, r *policy.Request) (*policy.Caller,
 		return nil, err
 	}
 	if owner != nil && r.Old.Deployment != nil && owner.UID == r.Old.Meta.UID {
-		owner.Labels = r.Old.Meta.Labels // The request's copy is newer than memory's.
+		// The request's copy is newer than memory's.
+		owner.Labels, owner.Protection = r.Old.Meta.Labels, lifecycle.ProtectionMarks(r.Old.Meta.Labels, r.Old.Meta.Annotations)
 	}
 	return &policy.Caller{Pod: pod, Owner: owner}, nil
 }
@@ -71,6 +72,7 @@ func (l *lookup) claimsOf(ctx context.Context, agent string) (map[string]policy.
 		o := &list.Items[i]
 		claims[o.Name] = policy.Claim{
 			Exists: true, Deployment: agent, UserType: o.Labels[lifecycle.LabelUserType], Owners: o.OwnerReferences,
+			Protection: lifecycle.ProtectionMarks(o.Labels, o.Annotations),
 		}
 	}
 	return claims, nil

@@ -200,7 +200,7 @@ func (l *lookup) claim(ctx context.Context, name string) (policy.Claim, error) {
 	if found != nil {
 		claim.Exists = true
 		claim.Deployment, claim.UserType = found.GetLabels()[lifecycle.LabelDeployment], found.GetLabels()[lifecycle.LabelUserType]
-		claim.Owners = found.GetOwnerReferences()
+		claim.Owners, claim.Protection = found.GetOwnerReferences(), lifecycle.ProtectionMarks(found.GetLabels(), found.GetAnnotations())
 	}
 	return claim, nil
 }

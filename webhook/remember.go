@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -88,15 +89,22 @@ func identity(o client.Object) metav1.ObjectMeta {
 	m := key(o)
 	m.UID, m.Labels, m.OwnerReferences = o.GetUID(), o.GetLabels(), o.GetOwnerReferences()
 	m.CreationTimestamp, m.DeletionTimestamp = o.GetCreationTimestamp(), o.GetDeletionTimestamp()
+	for _, mark := range lifecycle.ProtectionMarks(nil, o.GetAnnotations()) {
+		metav1.SetMetaDataAnnotation(&m, mark.Key, mark.Value)
+	}
 	return m
 }
 
-// stripDeployment keeps identity, sidecar, and the volumes that are claims or the system's.
+// stripDeployment keeps identity, sidecar, the name of the agent's container, and the volumes that are claims or the system's.
 func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 	stripped := &appsv1.Deployment{ObjectMeta: identity(d)}
 	kept, pod := &stripped.Spec.Template.Spec, &d.Spec.Template.Spec
+	// Beside the sidecar it is the only container that is left, by which it is known again.
+	if agent := policy.AgentContainerOf(d); agent != "" {
+		kept.Containers = append(kept.Containers, corev1.Container{Name: agent})
+	}
 	if sidecar := policy.SidecarOf(d); sidecar != nil {
-		kept.Containers = []corev1.Container{*sidecar}
+		kept.Containers = append(kept.Containers, *sidecar)
 	}
 	for i := range pod.Volumes {
 		if claim := pod.Volumes[i].PersistentVolumeClaim; claim != nil {

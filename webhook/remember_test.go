@@ -15,14 +15,15 @@ import (
 func TestStrip(t *testing.T) {
 	full := newAgentDeployment("d", "data")
 	full.ResourceVersion, full.UID = "7", "u"
-	full.Annotations = map[string]string{"large": "thing"}
+	full.Annotations = map[string]string{"large": "thing", lifecycle.AnnotationDoNotReap: "true"}
 	full.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "someone"}}
 	full.Spec.Template.Spec.Volumes = append(full.Spec.Template.Spec.Volumes, corev1.Volume{Name: "other"})
 	claim := full.Spec.Template.Spec.Volumes[0].VolumeSource
 	want := &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: "d", ResourceVersion: "7", UID: "u", Labels: full.Labels},
+		ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: "d", ResourceVersion: "7", UID: "u", Labels: full.Labels,
+			Annotations: map[string]string{lifecycle.AnnotationDoNotReap: "true"}},
 		Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-			Containers: []corev1.Container{{Name: lifecycle.SidecarContainer, Image: "example.org/sidecar"}},
+			Containers: []corev1.Container{{Name: "agent"}, {Name: lifecycle.SidecarContainer, Image: "example.org/sidecar"}},
 			Volumes:    []corev1.Volume{{VolumeSource: claim}},
 		}}},
 	}
