@@ -13,15 +13,50 @@ import (
 	"time"
 )
 
+// ErrNoOwners says that the manager is of a version that knows no owners, and that the call would have changed what others hold.
+var ErrNoOwners = errors.New("the lifecycle manager is older than this client and knows no owners; accepted is the call without an owner, " +
+	"which replaces the triggers of all")
+
 // Client speaks to a Manager by its Unix socket.
-type Client struct{ http *http.Client }
+type Client struct {
+	http  *http.Client
+	owner string
+}
 
 // NewClient returns a client of the socket.
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
-	return &Client{&http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// ForOwner returns a client whose triggers and leases are those of that owner: see Manager.Owner. An older manager knows no
+// owners; there the client adds and removes OWNER:ID, and UpdateTriggers returns ErrNoOwners.
+func (c *Client) ForOwner(name string) *Client { return &Client{c.http, name} }
+
+// held sends a request about one trigger or lease of the client's owner. path is its collection; body makes the content
+// for the id that is used, which has the owner in it where the manager knows no owners.
+func (c *Client) held(ctx context.Context, method, path, id string, body func(id string) any, answer any) error {
+	request := func(prefix, id string) error {
+		target := prefix + path
+		if method != http.MethodPost {
+			target += "/" + url.PathEscape(id)
+		}
+		var content any
+		if body != nil {
+			content = body(id)
+		}
+		return c.do(ctx, method, target, content, answer)
+	}
+	if c.owner == "" {
+		return request("/v1", id)
+	}
+	err := request("/v1/owners/"+url.PathEscape(c.owner), id)
+	if errors.Is(err, errNotFound) {
+		return request("/v1", c.owner+":"+id)
+	}
+	return err
 }
 
 // RecordActivity is Manager.RecordActivity.
@@ -29,28 +64,35 @@ func (c *Client) RecordActivity(ctx context.Context, source string) error {
 	return c.do(ctx, http.MethodPost, "/v1/activity", activityRequest{source}, nil)
 }
 
-// AddTrigger is Manager.AddTrigger.
+// AddTrigger is Owner.AddTrigger.
 func (c *Client) AddTrigger(ctx context.Context, id, reason string) error {
-	return c.do(ctx, http.MethodPut, "/v1/triggers/"+url.PathEscape(id), triggerRequest{reason}, nil)
+	return c.held(ctx, http.MethodPut, "/triggers", id, func(string) any { return triggerRequest{reason} }, nil)
 }
 
-// RemoveTrigger is Manager.RemoveTrigger, for leases too.
+// RemoveTrigger is Owner.RemoveTrigger, for leases too.
 func (c *Client) RemoveTrigger(ctx context.Context, id string) error {
-	return c.do(ctx, http.MethodDelete, "/v1/triggers/"+url.PathEscape(id), nil, nil)
+	return c.held(ctx, http.MethodDelete, "/triggers", id, nil, nil)
 }
 
-// UpdateTriggers is Manager.UpdateTriggers.
+// UpdateTriggers is Owner.UpdateTriggers.
 func (c *Client) UpdateTriggers(ctx context.Context, ids ...string) error {
 	if ids == nil {
 		ids = []string{}
 	}
-	return c.do(ctx, http.MethodPut, "/v1/triggers", triggersRequest{ids}, nil)
+	if c.owner == "" {
+		return c.do(ctx, http.MethodPut, "/v1/triggers", triggersRequest{ids}, nil)
+	}
+	err := c.do(ctx, http.MethodPut, "/v1/owners/"+url.PathEscape(c.owner)+"/triggers", triggersRequest{ids}, nil)
+	if errors.Is(err, errNotFound) {
+		return ErrNoOwners
+	}
+	return err
 }
 
-// Lease is Manager.Lease.
+// Lease is Owner.Lease.
 func (c *Client) Lease(ctx context.Context, id string, ttl time.Duration) (time.Time, error) {
 	var answer leaseAnswer
-	err := c.do(ctx, http.MethodPost, "/v1/leases", leaseRequest{id, ttl.Seconds()}, &answer)
+	err := c.held(ctx, http.MethodPost, "/leases", id, func(id string) any { return leaseRequest{id, ttl.Seconds()} }, &answer)
 	return answer.ExpiresAt, err
 }
 
@@ -78,6 +120,9 @@ func (c *Client) Events(ctx context.Context, to io.Writer) error {
 	_, err = io.Copy(to, response.Body)
 	return err
 }
+
+// errNotFound says that the manager has no such path: it is of another version.
+var errNotFound = errors.New("404 Not Found")
 
 func (c *Client) do(ctx context.Context, method, path string, body, answer any) error {
 	response, err := c.send(ctx, method, path, body)
@@ -112,6 +157,9 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		return response, nil
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusNotFound {
+		return nil, errNotFound
+	}
 	var said struct{ Error string }
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxBody)).Decode(&said); err != nil || said.Error == "" {
 		return nil, errors.New(response.Status)

@@ -27,11 +27,17 @@ func Handler(m *Manager) http.Handler {
 	handle("POST /v1/activity", m.postActivity)
 	handle("POST /v1/snooze", m.postSnooze)
 	handle("PUT /v1/triggers", m.putTriggers)
-	handle("DELETE /v1/triggers", func(*http.Request) (any, error) { return nil, m.UpdateTriggers() })
+	handle("PUT /v1/owners/{owner}/triggers", m.putTriggers)
+	handle("DELETE /v1/triggers", m.deleteTriggers)
+	handle("DELETE /v1/owners/{owner}/triggers", m.deleteTriggers)
 	handle("PUT /v1/triggers/{id}", m.putTrigger)
-	handle("DELETE /v1/triggers/{id}", func(r *http.Request) (any, error) { return nil, m.RemoveTrigger(r.PathValue("id")) })
+	handle("PUT /v1/owners/{owner}/triggers/{id}", m.putTrigger)
+	handle("DELETE /v1/triggers/{id}", m.deleteTrigger)
+	handle("DELETE /v1/owners/{owner}/triggers/{id}", m.deleteTrigger)
 	handle("POST /v1/leases", m.postLease)
-	handle("DELETE /v1/leases/{id}", func(r *http.Request) (any, error) { return nil, m.RemoveTrigger(r.PathValue("id")) })
+	handle("POST /v1/owners/{owner}/leases", m.postLease)
+	handle("DELETE /v1/leases/{id}", m.deleteTrigger)
+	handle("DELETE /v1/owners/{owner}/leases/{id}", m.deleteTrigger)
 	subscribers := &slots{max: maxOwnSubscribers}
 	events := func(w http.ResponseWriter, r *http.Request) { serveEvents(w, r, m, subscribers, false) }
 	mux.HandleFunc("GET /v1/events", events)
@@ -112,11 +118,14 @@ func (m *Manager) postActivity(r *http.Request) (any, error) {
 	if body.Source == "" {
 		body.Source = "api"
 	}
-	if err := checkID(body.Source); err != nil {
-		return nil, fmt.Errorf("source: %w", err)
+	if err := checkName("source", body.Source); err != nil {
+		return nil, err
 	}
 	return nil, m.RecordActivity(body.Source)
 }
+
+// ownerOf returns the owner that the path names; one that names none is about the owner without a name.
+func (m *Manager) ownerOf(r *http.Request) *Owner { return m.Owner(r.PathValue("owner")) }
 
 type triggersRequest struct {
 	Triggers []string `json:"triggers"`
@@ -127,7 +136,11 @@ func (m *Manager) putTriggers(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, m.UpdateTriggers(body.Triggers...)
+	return nil, m.ownerOf(r).UpdateTriggers(body.Triggers...)
+}
+
+func (m *Manager) deleteTriggers(r *http.Request) (any, error) {
+	return nil, m.ownerOf(r).UpdateTriggers()
 }
 
 type triggerRequest struct {
@@ -139,7 +152,12 @@ func (m *Manager) putTrigger(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, m.AddTrigger(r.PathValue("id"), body.Reason)
+	return nil, m.ownerOf(r).AddTrigger(r.PathValue("id"), body.Reason)
+}
+
+// deleteTrigger ends a lease as well: the two share their ids.
+func (m *Manager) deleteTrigger(r *http.Request) (any, error) {
+	return nil, m.ownerOf(r).RemoveTrigger(r.PathValue("id"))
 }
 
 type leaseRequest struct {
@@ -157,7 +175,7 @@ func (m *Manager) postLease(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	until, err := m.Lease(body.ID, fromSeconds(body.TTLSeconds))
+	until, err := m.ownerOf(r).Lease(body.ID, fromSeconds(body.TTLSeconds))
 	if err != nil {
 		return nil, err
 	}

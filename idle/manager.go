@@ -58,7 +58,7 @@ type Manager struct {
 	activity time.Time
 	source   string
 	since    time.Time // activity, or the end of the last keep
-	keeps    map[string]keep
+	keeps    map[keepKey]keep
 	snoozed  time.Time
 	warned   time.Time
 	wake     chan struct{}
@@ -69,7 +69,7 @@ type Manager struct {
 func New(config Config) *Manager {
 	m := &Manager{
 		config: config, now: time.Now, state: lifecycle.Running, source: "start",
-		keeps: map[string]keep{}, wake: make(chan struct{}, 1), listen: map[chan Event]struct{}{},
+		keeps: map[keepKey]keep{}, wake: make(chan struct{}, 1), listen: map[chan Event]struct{}{},
 	}
 	m.changed = m.now()
 	m.activity, m.since = m.changed, m.changed
@@ -133,9 +133,9 @@ func (m *Manager) situation() situation {
 
 // expire ends leases. The work that they stood for went on until then.
 func (m *Manager) expire(now time.Time) {
-	for id, k := range m.keeps {
+	for key, k := range m.keeps {
 		if !k.until.IsZero() && !now.Before(k.until) {
-			delete(m.keeps, id)
+			delete(m.keeps, key)
 			if k.until.After(m.since) {
 				m.since = k.until
 			}
@@ -187,97 +187,46 @@ func (m *Manager) RecordActivity(source string) error {
 	})
 }
 
-// AddTrigger keeps the agent alive until the trigger is removed. Adding it again changes the reason, of which 1024 bytes
-// are kept.
-func (m *Manager) AddTrigger(id, reason string) error {
-	if err := checkID(id); err != nil {
-		return err
-	}
-	if len(reason) > maxReason {
-		reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
-	}
-	return m.change(func(now time.Time) error { return m.keep(id, keep{since: now, reason: reason}, now) })
-}
+// AddTrigger is Owner.AddTrigger of the owner without a name.
+func (m *Manager) AddTrigger(id, reason string) error { return m.Owner("").AddTrigger(id, reason) }
 
-// Lease keeps the agent alive for a time, in which it can be renewed by the same id. It returns when it ends.
+// Lease is Owner.Lease of the owner without a name.
 func (m *Manager) Lease(id string, ttl time.Duration) (time.Time, error) {
-	if err := checkID(id); err != nil {
-		return time.Time{}, err
-	}
-	if ttl < minLease || ttl > maxLease {
-		return time.Time{}, &InvalidError{"ttl", ttl.String(), fmt.Sprintf("%s to %s", minLease, maxLease)}
-	}
-	var until time.Time
-	err := m.change(func(now time.Time) error {
-		until = now.Add(ttl)
-		return m.keep(id, keep{since: now, until: until}, now)
-	})
-	return until, err
+	return m.Owner("").Lease(id, ttl)
 }
 
-func (m *Manager) keep(id string, k keep, now time.Time) error {
-	before, had := m.keeps[id]
+// RemoveTrigger is Owner.RemoveTrigger of the owner without a name.
+func (m *Manager) RemoveTrigger(id string) error { return m.Owner("").RemoveTrigger(id) }
+
+// UpdateTriggers is Owner.UpdateTriggers of the owner without a name.
+func (m *Manager) UpdateTriggers(ids ...string) error { return m.Owner("").UpdateTriggers(ids...) }
+
+func (m *Manager) holds(key keepKey) bool {
+	_, found := m.keeps[key]
+	return found
+}
+
+func (m *Manager) keep(key keepKey, k keep, now time.Time) error {
+	before, had := m.keeps[key]
 	if !had && len(m.keeps) >= maxKeeps {
 		return ErrTooMany
 	}
 	if had {
 		k.since = before.since
 	}
-	m.keeps[id] = k
+	m.keeps[key] = k
 	m.alive(now)
 	return nil
 }
 
-// RemoveTrigger lets a trigger or a lease go. The timeout begins anew with the end of the last one. One that is not there is
-// no error.
-func (m *Manager) RemoveTrigger(id string) error {
-	return m.change(func(now time.Time) error {
-		if _, had := m.keeps[id]; had {
-			delete(m.keeps, id)
-			m.alive(now)
-		}
-		return nil
-	})
-}
-
-// UpdateTriggers makes these the triggers, and no others. Leases stay.
-func (m *Manager) UpdateTriggers(ids ...string) error {
-	for _, id := range ids {
-		if err := checkID(id); err != nil {
-			return err
-		}
-	}
-	return m.change(func(now time.Time) error {
-		if len(ids) > maxKeeps {
-			return ErrTooMany
-		}
-		removed := false
-		for id, k := range m.keeps {
-			if k.until.IsZero() && !slices.Contains(ids, id) {
-				delete(m.keeps, id)
-				removed = true
-			}
-		}
-		for _, id := range ids {
-			if err := m.keep(id, keep{since: now}, now); err != nil {
-				return err
-			}
-		}
-		if removed {
-			m.alive(now)
-		}
-		return nil
-	})
-}
-
-// Triggers returns the ids of the triggers and leases, sorted.
+// Triggers returns the ids of the triggers and leases of all owners, sorted.
 func (m *Manager) Triggers() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expire(m.now())
 	ids := make([]string, 0, len(m.keeps))
-	for id := range m.keeps {
-		ids = append(ids, id)
+	for key := range m.keeps {
+		ids = append(ids, key.id)
 	}
 	slices.Sort(ids)
 	return ids
@@ -328,15 +277,15 @@ func (e *InvalidError) Error() string {
 	return fmt.Sprintf("%s: %q is not accepted; accepted is %s", e.Field, e.Value, e.Accepted)
 }
 
-// checkID holds the ids of triggers and leases to what fits into a URL's path and onto a line.
-func checkID(id string) error {
+// checkName holds ids of triggers and leases, and owners, to what fits into a URL's path and onto a line.
+func checkName(field, name string) error {
 	printable := func(r rune) bool { return r > ' ' && r < 0x7f && r != '/' }
-	if id == "" || len(id) > maxID || strings.ContainsFunc(id, func(r rune) bool { return !printable(r) }) {
-		shown := id
+	if name == "" || len(name) > maxID || strings.ContainsFunc(name, func(r rune) bool { return !printable(r) }) {
+		shown := name
 		if len(shown) > maxID {
 			shown = shown[:maxID]
 		}
-		return &InvalidError{"id", shown, fmt.Sprintf("1 to %d printable ASCII characters without / and space", maxID)}
+		return &InvalidError{field, shown, fmt.Sprintf("1 to %d printable ASCII characters without / and space", maxID)}
 	}
 	return nil
 }

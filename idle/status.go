@@ -42,8 +42,12 @@ type Snooze struct {
 // Keeper is something that keeps an agent alive.
 type Keeper struct {
 	// Kind is trigger, lease, snooze, activity or policy.
-	Kind   string     `json:"kind"`
-	ID     string     `json:"id,omitempty"`
+	Kind string `json:"kind"`
+	ID   string `json:"id,omitempty"`
+
+	// Owner holds the trigger or lease; empty where its client named none.
+	Owner string `json:"owner,omitempty"`
+
 	Reason string     `json:"reason,omitempty"`
 	Since  time.Time  `json:"since"`
 	Until  *time.Time `json:"until,omitempty"`
@@ -79,9 +83,9 @@ func (m *Manager) keepers(now time.Time) []Keeper {
 	if !m.config.Enabled {
 		list = append(list, Keeper{Kind: "policy", Reason: "idle shutdown is off", Since: wall(m.changed)})
 	}
-	for _, id := range slices.Sorted(maps.Keys(m.keeps)) {
-		k := m.keeps[id]
-		keeper := Keeper{Kind: "trigger", ID: id, Reason: k.reason, Since: wall(k.since)}
+	for _, key := range slices.SortedFunc(maps.Keys(m.keeps), compareKeys) {
+		k := m.keeps[key]
+		keeper := Keeper{Kind: "trigger", ID: key.id, Owner: key.owner, Reason: k.reason, Since: wall(k.since)}
 		if !k.until.IsZero() {
 			keeper.Kind, keeper.Until = "lease", new(wall(k.until))
 		}

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -16,9 +18,10 @@ import (
 
 // lease takes a lease, or holds it while a command runs. The lease ends with its time if this process is killed.
 func lease(ctx context.Context, args []string, stdout io.Writer) (int, error) {
-	var runDir string
+	var runDir, owner string
 	ttl := 5 * time.Minute
 	set := flagSet("lease", &runDir)
+	ownerFlag(set, &owner)
 	set.DurationVar(&ttl, "ttl", ttl, "how long it holds; while a command runs it is renewed")
 	words, command, err := parse(set, args, stdout)
 	if err != nil {
@@ -27,7 +30,11 @@ func lease(ctx context.Context, args []string, stdout io.Writer) (int, error) {
 	if len(words) != 1 {
 		return 0, usagef("lease: accepted is lease ID [--ttl 5m] [-- COMMAND...]")
 	}
-	client, id := idle.NewClient(socket(runDir)), words[0]
+	if len(command) > 0 {
+		// Two commands under leases of the same id: the end of one must not end the other's.
+		owner = strings.TrimPrefix(owner+":lease-"+rand.Text(), ":")
+	}
+	client, id := idle.NewClient(socket(runDir)).ForOwner(owner), words[0]
 	take := func() (time.Time, error) {
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()

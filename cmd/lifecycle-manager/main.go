@@ -30,7 +30,7 @@ Usage:
   lifecycle-manager activity [--source NAME]     the agent has just done something
   lifecycle-manager trigger add ID...            keep the agent alive until the trigger is removed
   lifecycle-manager trigger remove ID...
-  lifecycle-manager trigger set [ID...]          these triggers and no others
+  lifecycle-manager trigger set [ID...]          these triggers of the owner and no others
   lifecycle-manager lease ID --ttl 5m [-- COMMAND...]   keep it alive for a time, or while COMMAND runs
   lifecycle-manager snooze 10m                   put the stop off, within the policy's bound
   lifecycle-manager status [-o json]             what keeps the agent alive, and when it stops
@@ -39,6 +39,9 @@ Usage:
 
 The manager is found by its socket: --run-dir, or LIFECYCLE_RUN_DIR, or /var/run/agent. Exit codes: 0 done, 1 refused or not
 reached, 2 not understood; of exec, the agent's own, 42 if it was idle, and 0 after SIGTERM.
+Triggers and leases belong to the owner that --owner or LIFECYCLE_OWNER names; all calls without one share an owner.
+No call changes what another owner holds. A trigger stays until it is removed, a lease until it ends; each "lease ID -- COMMAND"
+has an owner of its own.
 Each command explains its flags with --help.
 `
 
@@ -106,6 +109,14 @@ func flagSet(name string, runDir *string) *flag.FlagSet {
 	return set
 }
 
+// envOwner is the owner where no flag names one.
+const envOwner = "LIFECYCLE_OWNER"
+
+// ownerFlag adds to the flags of what is about triggers or leases.
+func ownerFlag(set *flag.FlagSet, owner *string) {
+	set.StringVar(owner, "owner", os.Getenv(envOwner), "whose triggers and leases these are; empty: of all who name no owner")
+}
+
 // parse reads flags before and after the arguments, up to --. It returns the arguments, and what follows --.
 func parse(set *flag.FlagSet, args []string, stdout io.Writer) (words, command []string, err error) {
 	if i := slices.Index(args, "--"); i >= 0 {
@@ -141,8 +152,9 @@ func activity(ctx context.Context, args []string, stdout io.Writer) error {
 }
 
 func trigger(ctx context.Context, args []string, stdout io.Writer) error {
-	var runDir, reason string
+	var runDir, owner, reason string
 	set := flagSet("trigger", &runDir)
+	ownerFlag(set, &owner)
 	set.StringVar(&reason, "reason", "", "why, for people (add)")
 	words, _, err := parse(set, args, stdout)
 	if err != nil {
@@ -153,7 +165,7 @@ func trigger(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	client := idle.NewClient(socket(runDir))
+	client := idle.NewClient(socket(runDir)).ForOwner(owner)
 	verb, ids := words[0], words[1:]
 	var each func(id string) error
 	switch verb {
@@ -240,6 +252,9 @@ func printStatus(to io.Writer, s *idle.Status) error {
 		fmt.Fprintf(&b, "kept alive by %s", shown(k.Kind))
 		if k.ID != "" {
 			fmt.Fprintf(&b, " %s", shown(k.ID))
+		}
+		if k.Owner != "" {
+			fmt.Fprintf(&b, " of %s", shown(k.Owner))
 		}
 		if k.Reason != "" {
 			fmt.Fprintf(&b, " (%s)", shown(k.Reason))

@@ -137,6 +137,38 @@ func TestVerbs(t *testing.T) {
 	a.expectEnd(0)
 }
 
+// TestOwners: a script's call changes nothing that another one holds, be it under the same id.
+func TestOwners(t *testing.T) {
+	t.Parallel()
+	a := start(t, nil, nil, "sleep", "60")
+	a.served()
+	for _, args := range [][]string{
+		{"trigger", "add", "inbox"},
+		{"trigger", "add", "inbox", "mail", "--owner", "worker"},
+		{"trigger", "set", "job", "--owner", "worker"},
+		{"trigger", "remove", "inbox", "--owner", "worker"},
+		{"lease", "report", "--ttl", "5m"},
+		{"lease", "report", "--", "true"},
+	} {
+		if code, out := a.says(args...); code != 0 {
+			t.Fatalf("%v: exit code %d: %s", args, code, out)
+		}
+	}
+	_, status := a.says("status")
+	for _, want := range []string{"by trigger inbox since", "by trigger job of worker since", "by lease report since"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("the status has no %q:\n%s", want, status)
+		}
+	}
+	if strings.Contains(status, "mail") || strings.Contains(status, "of lease-") {
+		t.Errorf("the status has what was let go:\n%s", status)
+	}
+	if err := a.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	a.expectEnd(0)
+}
+
 func TestExec(t *testing.T) {
 	t.Parallel()
 	soon := []string{"IDLE_TIMEOUT_MINUTES=0.005", "IDLE_WARNING_SECONDS=0.1", "IDLE_CHECK_INTERVAL_SECONDS=0.05"}

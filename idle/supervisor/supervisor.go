@@ -85,10 +85,17 @@ type supervisor struct {
 	word    file
 	signals chan os.Signal
 
-	child *os.Process
+	child    *os.Process
+	terminal *terminal
 
-	// asked says that SIGTERM or SIGINT came.
-	asked bool
+	// asked says that SIGTERM or SIGINT came, idle that the agent was found idle before.
+	asked, idle bool
+
+	// ended says that the program has; code is what to exit with then.
+	ended bool
+	code  int
+
+	stop stop
 }
 
 // hold waits until somebody deletes the Pod.
@@ -102,7 +109,7 @@ func (s *supervisor) hold() int {
 			if isStop(sig) {
 				return 0
 			}
-			s.reap(sig)
+			s.reap()
 		case <-timeout:
 			s.Logger.Warn("Nobody has deleted the Pod; the next start works again")
 			if err := s.word.remove(); err != nil {
@@ -123,32 +130,39 @@ func (s *supervisor) run() int {
 	defer cancel()
 	idleness := make(chan error, 1)
 	go func() { idleness <- s.Manager.Run(ctx) }()
-	var kill <-chan time.Time
-	stoppedIdle := false
 	for {
 		select {
 		case sig := <-s.signals:
-			if status, ended := s.reap(sig); ended {
-				return s.code(status, stoppedIdle)
-			}
-			s.forward(sig)
-		case err := <-idleness:
-			if !errors.Is(err, idle.ErrIdle) {
+			if sig == syscall.SIGCHLD {
+				if s.reap() {
+					return s.code
+				}
 				continue
 			}
-			if stoppedIdle = !s.asked; stoppedIdle {
-				s.Logger.Info("The agent is idle and is stopped", "grace", s.Config.Grace.String())
-				s.signal(syscall.SIGTERM)
-				kill = time.After(s.Config.Grace)
+			s.forward(sig.(syscall.Signal))
+		case err := <-idleness:
+			if !errors.Is(err, idle.ErrIdle) || s.ended || s.asked {
+				continue
 			}
-		case <-kill:
-			s.Logger.Warn("The agent has not stopped in time and is killed")
-			s.killGroup()
+			s.idle = true
+			s.Logger.Info("The agent is idle and is stopped", "grace", s.Config.Grace.String())
+			s.terminate(syscall.SIGTERM)
+		case <-s.stop.half:
+			s.terminateRest()
+		case <-s.stop.grace:
+			s.stop.over = true
+			s.killIfOver()
+		case <-s.stop.gaveUp:
+			s.Logger.Error("Processes of the agent cannot be killed")
+			if !s.ended {
+				s.code = s.exitCode(0)
+			}
+			return s.code
 		}
 	}
 }
 
-// start starts the program in a process group of its own, by which all of it can be killed.
+// start starts the program in a process group of its own, by which all of it can be told to stop.
 func (s *supervisor) start() (code int, err error) {
 	path, err := exec.LookPath(s.Command[0])
 	if err != nil {
@@ -163,58 +177,88 @@ func (s *supervisor) start() (code int, err error) {
 	if err != nil {
 		return exitNotExecutable, err
 	}
+	if s.terminal = openTerminal(); s.terminal != nil {
+		s.terminal.attach(s.child.Pid)
+	}
 	s.Logger.Info("The agent has started", "pid", s.child.Pid)
 	return 0, nil
 }
 
-// reap collects children that ended, and says how the agent ended if it is among them.
-func (s *supervisor) reap(sig os.Signal) (status syscall.WaitStatus, ended bool) {
-	if sig != syscall.SIGCHLD {
-		return 0, false
+// reap collects children that ended, and acts on how the program ended if it is among them. It says whether it has and no process
+// of the agent is left.
+func (s *supervisor) reap() (over bool) {
+	flags := syscall.WNOHANG
+	if s.terminal != nil {
+		flags |= syscall.WUNTRACED
 	}
 	for {
-		var got syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &got, syscall.WNOHANG, nil)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if err != nil || pid <= 0 {
-			return status, ended
-		}
-		if s.child != nil && pid == s.child.Pid {
-			status, ended = got, true
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, flags, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.ECHILD):
+			return s.ended // orphans would be children of this process
+		case err != nil || pid <= 0:
+			s.killIfOver()
+			if s.stop.grace != nil && !s.hasGroup() {
+				s.terminateRest()
+			}
+			return false
+		case s.child == nil || pid != s.child.Pid:
+		case status.Stopped():
+			s.stopped(status.StopSignal())
+		default:
+			s.programEnded(status)
 		}
 	}
 }
 
-// forward hands a signal on. The runtime's own ones stay here.
-func (s *supervisor) forward(sig os.Signal) {
-	switch sig {
-	case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
+// programEnded has what the program leaves behind stopped as well.
+func (s *supervisor) programEnded(status syscall.WaitStatus) {
+	s.ended, s.code = true, s.exitCode(status)
+	s.Manager.Stop()
+	if s.terminal != nil {
+		s.terminal.detach()
+	}
+	if s.stop.sent != syscall.SIGTERM {
+		s.terminate(syscall.SIGTERM)
+	}
+}
+
+func (s *supervisor) stopped(sig syscall.Signal) {
+	if s.stop.grace != nil {
+		_ = syscall.Kill(-s.child.Pid, syscall.SIGCONT) // it is to end
 		return
-	case syscall.SIGTERM, syscall.SIGINT:
+	}
+	s.terminal.stopped(sig)
+}
+
+// forward hands a signal on: one to stop to the whole group, any other to the program. The runtime's own ones stay here.
+func (s *supervisor) forward(sig syscall.Signal) {
+	switch {
+	case sig == syscall.SIGURG || sig == syscall.SIGPIPE:
+		return
+	case isStop(sig):
 		s.asked = true
 		s.Manager.Stop()
+		s.terminate(sig)
+		return
+	case sig == syscall.SIGCONT && s.terminal != nil:
+		s.terminal.continued()
+		return
 	}
-	s.signal(sig.(syscall.Signal))
-}
-
-func (s *supervisor) signal(sig syscall.Signal) {
+	if s.ended {
+		return
+	}
 	if err := syscall.Kill(s.child.Pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		s.Logger.Warn("A signal was not delivered", "signal", sig.String(), "error", err)
 	}
 }
 
-func (s *supervisor) killGroup() {
-	if err := syscall.Kill(-s.child.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		s.Logger.Error("The agent cannot be killed", "error", err)
-	}
-}
-
-// code is what to exit with. A program that says 42 itself while it may stop is idle; one that dies by a signal never is.
-func (s *supervisor) code(status syscall.WaitStatus, stoppedIdle bool) int {
+// exitCode is what to exit with. A program that says 42 itself while it may stop is idle; one that dies by a signal never is.
+func (s *supervisor) exitCode(status syscall.WaitStatus) int {
 	switch {
-	case stoppedIdle:
+	case s.idle:
 		return lifecycle.ExitIdle
 	case s.asked:
 		return 0

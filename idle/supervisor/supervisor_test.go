@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,8 +27,18 @@ func TestMain(m *testing.M) {
 			os.Exit(99)
 		}
 		hold, _ := time.ParseDuration(os.Getenv("HOLD"))
+		manager := idle.New(config)
+		if os.Getenv("IDLE_WHEN_UP") != "" { // however slow the machine
+			_ = manager.AddTrigger("starting", "")
+			go func() {
+				for _, err := os.Stat(filepath.Join(dir, "up")); err != nil; _, err = os.Stat(filepath.Join(dir, "up")) {
+					time.Sleep(10 * time.Millisecond)
+				}
+				_ = manager.RemoveTrigger("starting")
+			}()
+		}
 		os.Exit(Run(Options{
-			Command: os.Args[1:], Manager: idle.New(config), Config: config, Hold: hold,
+			Command: os.Args[1:], Manager: manager, Config: config, Hold: hold,
 			ExitCodeFile: filepath.Join(dir, "exit_code"), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		}))
 	}
@@ -39,14 +50,34 @@ type run struct {
 	*exec.Cmd
 	t    *testing.T
 	dir  string
-	said bytes.Buffer
+	said log
+}
+
+// log may be read while it is written.
+type log struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buffer.Write(p)
+}
+
+// String implements fmt.Stringer.
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buffer.String()
 }
 
 func start(t *testing.T, dir, script string, env ...string) *run {
 	t.Helper()
 	r := &run{t: t, dir: dir, Cmd: exec.Command(os.Args[0], "sh", "-c", script)}
 	r.Env = append(append(os.Environ(), "SUPERVISE_IN="+dir, "DIR="+dir), env...)
-	r.Stdout, r.Stderr = &r.said, &r.said
+	r.Stdout, r.Stderr, r.WaitDelay = &r.said, &r.said, 10*time.Second // for what is left behind with the pipe
 	if err := r.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,15 +97,21 @@ func (r *run) await(name string) string {
 	return ""
 }
 
+// says waits for something to be logged.
+func (r *run) says(want string) {
+	r.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(r.said.String(), want); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%q is not said, but:\n%s", want, &r.said)
+		}
+	}
+}
+
 // expect waits for the end and compares the code, and the word that is left.
 func (r *run) expect(code int, word string) {
 	r.t.Helper()
-	err := r.Wait()
-	got := 0
-	if exit := new(exec.ExitError); errors.As(err, &exit) {
-		got = exit.ExitCode()
-	}
-	if got != code {
+	_ = r.Wait()
+	if got := r.ProcessState.ExitCode(); got != code {
 		r.t.Errorf("exit code %d, want %d; said:\n%s", got, code, &r.said)
 	}
 	left, err := os.ReadFile(filepath.Join(r.dir, "exit_code"))
@@ -166,7 +203,7 @@ func TestHold(t *testing.T) {
 	t.Run("until it is deleted", func(t *testing.T) {
 		t.Parallel()
 		r := start(t, word(t, "42"), script, "HOLD=1m")
-		time.Sleep(300 * time.Millisecond)
+		r.says("waiting for the Pod to be deleted")
 		if err := r.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}

@@ -23,6 +23,10 @@ def as_id(name: Any) -> str:
     return text
 
 
+class NotServed(ValueError):
+    """The manager has no such path: it is of another version."""
+
+
 class UnixConnection(http.client.HTTPConnection):
     """A connection to the manager's socket."""
 
@@ -57,6 +61,8 @@ def call(path: str, method: str, target: str, body: Optional[Any] = None, timeou
         connection.request(method, target, content, {"Content-Type": "application/json"})
         response = connection.getresponse()
         data = response.read()
+        if response.status == 404:
+            raise NotServed(data.decode(errors="replace").strip())
         if response.status >= 400:
             raise ValueError(data.decode(errors="replace").strip())
         return json.loads(data) if data else None

@@ -5,16 +5,21 @@ the process with exit code 42.
 """
 
 import asyncio
+import atexit
+import itertools
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from typing import Any, Callable, Iterable, List, Optional, Set
+import weakref
+from typing import Any, Callable, Iterable, List, Optional, Set, Tuple
+from urllib.parse import quote
 
-from . import _socket
+from . import _owner, _socket
 from ._idleness import decide
+from ._members import Members, State
 
 __all__ = ["EXIT_IDLE", "LifecycleManager", "get_lifecycle_manager"]
 
@@ -22,6 +27,10 @@ __all__ = ["EXIT_IDLE", "LifecycleManager", "get_lifecycle_manager"]
 EXIT_IDLE = 42
 
 _RUN_DIR = "/var/run/agent"
+
+_PAUSE = 1.0  # seconds between two activities that are passed on, and before what did not get through is passed on again
+_FLUSH = 2.0  # seconds at most for what is to be passed on when the process ends
+_numbers = itertools.count(1)
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +45,11 @@ def _number(name: str, default: float, least: float = 0.0) -> float:
 
 
 class LifecycleManager:
-    """Tracks one agent. Its methods may be called from any thread, and none raises because the manager is away."""
+    """Tracks what one process of an agent does. Its methods may be called from any thread, and none raises because the manager is away.
+
+    Its triggers are its own: they stand beside those of scripts and of other processes. A process that is forked from a started one
+    goes on without a call, with no trigger of its own at first.
+    """
 
     def __init__(
         self,
@@ -72,14 +85,27 @@ class LifecycleManager:
         self._socket = os.path.join(run_dir, "lifecycle.sock")
         self._exit_code = os.path.join(run_dir, "exit_code")
 
-        self._changed = threading.Condition()
-        self._triggers: Set[str] = set()
+        self._remote = False  # a manager decides
+        self._members: Optional[Members] = Members(run_dir)
+        self._started_by: Optional[int] = None  # the process that was started, if this one was forked from it
         self._since = time.monotonic()
-        self._warned: Optional[float] = None
-        self._activity: Optional[str] = None  # not passed on yet
-        self._unsent = False  # triggers are not passed on yet
-        self._complained = False
         self._running = False
+        self._reset()
+        _managers.add(self)
+
+    def _reset(self) -> None:
+        """What begins anew in a process that was forked."""
+        self._changed = threading.Condition()
+        self._owner = ""
+        self._triggers: Set[str] = set()
+        self._warned: Optional[float] = None
+        self._warned_since = 0.0
+        self._activity: Optional[str] = None  # not passed on yet
+        self._not_before = 0.0  # when an activity may be passed on
+        self._failed = False  # the last time nothing got through
+        self._unsent = False  # triggers are not passed on yet
+        self._told: Set[str] = set()  # what a manager without owners was told
+        self._complained = False
         self._thread: Optional[threading.Thread] = None
 
     async def start(self) -> None:
@@ -87,23 +113,41 @@ class LifecycleManager:
         if self._thread is not None:
             return
         remote = _socket.is_served(self._socket)
-        if not remote:
+        forked = self._running and self._started_by == os.getppid()
+        if not remote and not forked:
             if self.enabled:
                 await self._hold()
             self._leave_by_signal()
         with self._changed:
-            self._since, self._running, self._unsent = time.monotonic(), True, bool(self._triggers)
-        self._thread = threading.Thread(target=self._tell if remote else self._watch, name="lifecycle", daemon=True)
+            self._since, self._running, self._remote = time.monotonic(), True, remote
+            self._unsent = bool(self._triggers)
+            if not remote and not forked and self._members is not None:
+                self._members.clear()
+            self._publish()
+            if remote:
+                self._begin(self._tell)
+            elif not forked:  # else the process that this one was forked from decides
+                self._begin(self._watch)
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=work, name="lifecycle", daemon=True)
         self._thread.start()
+        if self._remote:
+            _at_end(self)
 
     async def stop(self) -> None:
         """Ends. What was not passed on yet is."""
+        await asyncio.get_running_loop().run_in_executor(None, self._stop, 10.0)
+
+    def _stop(self, timeout: float) -> None:
         thread, self._thread = self._thread, None
         with self._changed:
             self._running = False
             self._changed.notify_all()
+            if self._members is not None:
+                self._members.leave()
         if thread is not None:
-            await asyncio.get_running_loop().run_in_executor(None, thread.join, 10)
+            thread.join(timeout)
 
     def record_activity(self, source: str = "python") -> None:
         """The agent has just done something."""
@@ -122,7 +166,7 @@ class LifecycleManager:
             self.update_triggers(self._triggers - {trigger})
 
     def update_triggers(self, triggers: Iterable[str]) -> None:
-        """Makes these the triggers, and no others."""
+        """Makes these the triggers of this process, and no others."""
         with self._changed:
             wanted = set(triggers)
             if wanted == self._triggers:
@@ -132,7 +176,7 @@ class LifecycleManager:
 
     @property
     def active_triggers(self) -> Set[str]:
-        """A copy of the triggers."""
+        """A copy of the triggers of this process."""
         with self._changed:
             return set(self._triggers)
 
@@ -143,6 +187,30 @@ class LifecycleManager:
     def _alive(self) -> None:
         self._since, self._warned = time.monotonic(), None
         self._changed.notify_all()
+        if not self._running:
+            return
+        self._publish()
+        if self._thread is None and self._remote:  # forked, and it has something to say
+            try:
+                self._begin(self._tell)
+            except RuntimeError as error:  # the process ends: there are no threads any more
+                self._thread = None
+                _log.debug("no thread passes it on: %s", error)
+                self._pass_all_on()
+
+    # In a process that is forked.
+
+    def _before_fork(self) -> None:
+        self._changed.acquire()  # what another thread does here is done, and the child finds it whole
+
+    def _after_fork_in_parent(self) -> None:
+        self._changed.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._started_by = os.getppid()
+        if self._members is not None:
+            self._members.after_fork()
+        self._reset()
 
     # Under a manager.
 
@@ -153,56 +221,116 @@ class LifecycleManager:
             return None
 
     def _tell(self) -> None:
-        """Passes on, at most once a second, what has changed; and again until it got through."""
+        """Passes on what has changed: triggers at once, activities at most once a second; and again until it got through."""
         while True:
             with self._changed:
-                while self._running and self._activity is None and not self._unsent:
-                    self._changed.wait()
-                activity, self._activity = self._activity, None
-                triggers = sorted(map(_socket.as_id, self._triggers)) if self._unsent else None
-                self._unsent = False
+                while self._running and (self._activity is not None or self._unsent):
+                    wait = self._not_before - time.monotonic()
+                    if wait <= 0 or (self._unsent and not self._failed):
+                        break
+                    self._changed.wait(wait)
+                else:
+                    if self._running:
+                        self._changed.wait()
+                        continue
                 running = self._running
-            try:
-                if triggers is not None:
-                    self._pass_on(triggers)
-                    triggers = None
-                if activity is not None:
-                    _socket.call(self._socket, "POST", "/v1/activity", {"source": _socket.as_id(activity)})
-                self._complained = False
-            except (TypeError, ValueError) as error:
-                _log.warning("the lifecycle manager refuses: %s", error)
-            except OSError as error:
-                if not self._complained:
-                    _log.warning("the lifecycle manager is not reached; trying again: %s", error)
-                self._complained = True
-                with self._changed:
-                    self._activity = self._activity or activity
-                    self._unsent = self._unsent or triggers is not None
+            self._pass_all_on()
             if not running:
                 return
-            time.sleep(1 if self._running else 0)
+
+    def _pass_all_on(self) -> None:
+        with self._changed:
+            activity, self._activity = self._activity, None
+            triggers = sorted(map(_socket.as_id, self._triggers)) if self._unsent else None
+            self._unsent = False
+        try:
+            if triggers is not None:
+                self._pass_on(triggers)
+                triggers = None
+            if activity is not None:
+                _socket.call(self._socket, "POST", "/v1/activity", {"source": _socket.as_id(activity)})
+            self._failed = self._complained = False
+        except (OSError, ValueError) as error:
+            if not self._complained:
+                refused = "refuses" if isinstance(error, ValueError) else "is not reached"
+                _log.warning("the lifecycle manager %s; trying again: %s", refused, error)
+            self._failed = self._complained = True
+            with self._changed:
+                self._activity = self._activity or activity
+                self._unsent = self._unsent or triggers is not None
+        self._not_before = time.monotonic() + _PAUSE
 
     def _pass_on(self, triggers: List[str]) -> None:
         """One trigger stands for those that the manager does not take, such as more than it remembers."""
+        if not self._owner:
+            self._owner = _owner.owner(next(_numbers))
         try:
-            _socket.call(self._socket, "PUT", "/v1/triggers", {"triggers": triggers})
+            self._replace(triggers)
         except ValueError as error:
             if not triggers:
                 raise
             _log.warning("the lifecycle manager refuses %d triggers, one stands for them: %s", len(triggers), error)
-            _socket.call(self._socket, "PUT", "/v1/triggers", {"triggers": ["python"]})
+            self._replace(["python"])
+        self._remove_left_behind()
+
+    def _replace(self, triggers: List[str]) -> None:
+        """Makes these the triggers of this process, and lets others hold theirs."""
+        try:
+            _socket.call(self._socket, "PUT", _path("owners", self._owner, "triggers"), {"triggers": triggers})
+        except _socket.NotServed:
+            # An older manager has no owners: the owner is in the id. One that refuses an id has still been told the others.
+            wanted = {_socket.as_id("%s:%s" % (self._owner, trigger)) for trigger in triggers}
+            for known in sorted(self._told - wanted):
+                _socket.call(self._socket, "DELETE", _path("triggers", known))
+                self._told.discard(known)
+            for added in sorted(wanted - self._told):
+                _socket.call(self._socket, "PUT", _path("triggers", added))
+                self._told.add(added)
+
+    def _remove_left_behind(self) -> None:
+        """Takes the place of processes of this program that ended without taking their triggers back."""
+        for keeper in (self._reach() or {}).get("keptAliveBy", []):
+            if keeper.get("kind") != "trigger":
+                continue
+            name = str(keeper.get("id", ""))
+            holder = keeper.get("owner") or _owner.owner_in(name)
+            if not _owner.left_behind(holder):
+                continue
+            _log.info("removing the trigger %s of a process that has ended", name)
+            owned = ["owners", holder] if keeper.get("owner") else []
+            _socket.call(self._socket, "DELETE", _path(*owned, "triggers", name))
 
     # By itself.
+
+    def _publish(self) -> None:
+        """Tells the other processes of this agent. One that cannot do that is not ended, and ends none."""
+        if self._remote or self._members is None:
+            return
+        try:
+            self._members.publish(State(self._since + self.timeout, bool(self._triggers)))
+        except OSError as error:
+            self._members = None
+            _log.error("the other processes of this agent cannot be told what this one does, idle shutdown is off: %s", error)
+
+    def _look(self, now: float) -> Tuple[float, bool]:
+        """Since when nothing has happened in any process of this agent, and whether something keeps one."""
+        if self._members is None:
+            return self._since, True
+        others = self._members.look(now, self.timeout)
+        return max(self._since, others.until - self.timeout), bool(self._triggers) or others.kept
 
     def _watch(self) -> None:
         while True:
             with self._changed:
-                now = time.monotonic()
-                verdict = decide(self.timeout, self.warning, self._since, bool(self._triggers), self._warned, now)
                 if not self._running:
                     return
+                now = time.monotonic()
+                since, kept = self._look(now)
+                if kept or since > self._warned_since:
+                    self._warned = None
+                verdict = decide(self.timeout, self.warning, since, kept, self._warned, now)
                 if verdict.warn:
-                    self._warned = now
+                    self._warned, self._warned_since = now, since
                 if not verdict.stop and not verdict.warn:
                     wait = self.interval
                     if verdict.deadline is not None:
@@ -219,6 +347,7 @@ class LifecycleManager:
                 _log.info("idle, and idle shutdown is off")
                 with self._changed:
                     self._since, self._warned = time.monotonic(), None
+                    self._publish()
                 continue
             self._end()
 
@@ -301,8 +430,53 @@ def _exit(code: int) -> None:
     os._exit(code)
 
 
+def _path(*parts: str) -> str:
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _at_end(manager: LifecycleManager) -> None:
+    """Has what is not passed on yet passed on when the process ends."""
+    reference = weakref.ref(manager)
+
+    def flush() -> None:
+        living = reference()
+        if living is not None:
+            living._stop(_FLUSH)
+
+    atexit.register(flush)
+    if "multiprocessing.util" in sys.modules:  # whose children end without what is registered above
+        sys.modules["multiprocessing.util"].Finalize(None, flush, exitpriority=0)
+
+
+_managers: "weakref.WeakSet[LifecycleManager]" = weakref.WeakSet()
 _manager: Optional[LifecycleManager] = None
 _manager_lock = threading.Lock()
+_forking: List[LifecycleManager] = []
+
+
+def _before_fork() -> None:
+    _manager_lock.acquire()
+    _forking[:] = list(_managers)
+    for manager in _forking:
+        manager._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for manager in _forking:
+        manager._after_fork_in_parent()
+    _forking.clear()
+    _manager_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _manager_lock
+    _manager_lock = threading.Lock()
+    _forking.clear()
+    for manager in list(_managers):  # uWSGI forks without the call before
+        manager._after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def get_lifecycle_manager() -> LifecycleManager:

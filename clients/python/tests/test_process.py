@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MANAGER = os.environ.get("LIFECYCLE_MANAGER", "")
 
 
-class Process(unittest.TestCase):
+class AgentProcess(unittest.TestCase):
     """Agents are processes of their own: what counts is how they end."""
 
     def setUp(self):
@@ -28,18 +28,22 @@ class Process(unittest.TestCase):
     def start(self, body, under=(), **env):
         script = "import asyncio, os, threading, time\nfrom dexorder.lifecycle_manager import *\nasync def main():\n%s\nasyncio.run(main())\n" % (
             textwrap.indent(textwrap.dedent(body), "    "))
-        environment = dict(os.environ, PYTHONPATH=ROOT, LIFECYCLE_RUN_DIR=self.dir.name, IDLE_WARNING_SECONDS="0.2",
-                           **{"IDLE_CHECK_INTERVAL_SECONDS": "0.05", **env})
+        return self.start_script(script, under, **env)
+
+    def start_script(self, script, under=(), **env):
+        environment = dict(os.environ, PYTHONPATH=ROOT, IDLE_WARNING_SECONDS="0.2",
+                           **{"IDLE_CHECK_INTERVAL_SECONDS": "0.05", "LIFECYCLE_RUN_DIR": self.dir.name, **env})
         process = subprocess.Popen([*under, sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         self.addCleanup(process.stderr.close)
         return process
 
-    def expect(self, process, code, word=None):
+    def expect(self, process, code, word=None, directory=None):
         said = process.communicate(timeout=30)[1]
         self.assertEqual(process.returncode, code, said)
         try:
-            with open(self.path("exit_code")) as f:
+            with open(os.path.join(directory or self.dir.name, "exit_code")) as f:
                 left = f.read().strip()
         except FileNotFoundError:
             left = None
@@ -51,6 +55,10 @@ class Process(unittest.TestCase):
                 return
             time.sleep(0.02)
         self.fail("there is no file %s" % name)
+
+
+class Process(AgentProcess):
+    """One process."""
 
     def test_idle(self):
         self.expect(self.start("""
