@@ -78,7 +78,7 @@ func (c *inCluster) testFacts(t *testing.T, cp *controlplane.ControlPlane) {
 
 func (c *inCluster) testOwners(t *testing.T, cluster *Cluster, fresh bool) {
 	deployment := &policy.Owner{
-		Kinds: []string{"ReplicaSet", "Deployment"}, Name: "d", Labels: map[string]string{"l": "d"},
+		Kinds: []string{"ReplicaSet", "Deployment"}, Name: "d", Labels: map[string]string{"l": "d"}, AgentContainer: "agent",
 		Sidecar: &corev1.Container{Name: lifecycle.SidecarContainer, Image: "example.org/sidecar"},
 	}
 	tests := []struct {
