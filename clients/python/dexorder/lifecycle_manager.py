@@ -171,6 +171,8 @@ class LifecycleManager:
             wanted = set(triggers)
             if wanted == self._triggers:
                 return
+            if self._unsent:  # what came and went before it was passed on has happened all the same
+                self._activity = self._activity or "trigger"
             self._triggers, self._unsent = wanted, True
             self._alive()
 

@@ -49,7 +49,7 @@ class Fork(AgentProcess):
                 directory = tempfile.TemporaryDirectory()
                 self.addCleanup(directory.cleanup)
                 script = "import asyncio, os, threading, time\nfrom dexorder.lifecycle_manager import *\n" + definition + START + body
-                process = self.start_script(script, under=under, IDLE_TIMEOUT_MINUTES="0.06", LIFECYCLE_RUN_DIR=directory.name)
+                process = self.start_script(script, under=under, IDLE_TIMEOUT_MINUTES="0.1", LIFECYCLE_RUN_DIR=directory.name)
                 running.append((fork, where, process, directory.name))
         for fork, where, process, directory in running:
             with self.subTest(fork=fork, where=where):
@@ -58,7 +58,7 @@ class Fork(AgentProcess):
     def test_activity(self):
         self.each("""
 def work():
-    for _ in range(60):
+    for _ in range(90):
         manager.record_activity("worker")
         time.sleep(0.1)
 parallel(work)
@@ -69,7 +69,7 @@ os._exit(7)
         self.each("""
 def work():
     manager.add_trigger("job")
-    time.sleep(6)
+    time.sleep(9)
 parallel(work)
 os._exit(7)
 """, 7)
@@ -95,7 +95,7 @@ def work():
     manager.add_trigger("job")
     manager.update_triggers([])
 parallel(work)
-time.sleep(6)
+time.sleep(9)
 assert manager.active_triggers == {"listens"}
 os._exit(7)
 """, 7)
@@ -117,12 +117,13 @@ def busy():
     while True:
         manager.add_trigger("x")
         manager.remove_trigger("x")
-for _ in range(4):
+        time.sleep(0.001)
+for _ in range(2):
     threading.Thread(target=busy, daemon=True).start()
 def work():
     manager.record_activity("worker")
     manager.add_trigger("y")
-for _ in range(10):
+for _ in range(5):
     parallel(work)
 os._exit(7)
 """, 7)
@@ -147,19 +148,25 @@ open(os.environ["LIFECYCLE_RUN_DIR"] + "/up-" + os.environ["NAME"], "w").close()
 
     def test_none_ends_what_another_one_serves(self):
         for name, work in {
-            "activity": "for _ in range(40): manager.record_activity('x'); time.sleep(0.1)",
-            "a trigger": "manager.add_trigger('job'); time.sleep(4)",
+            "activity": "\nfor _ in range(60): manager.record_activity('x'); time.sleep(0.1)\n",
+            "a trigger": "manager.add_trigger('job'); time.sleep(6)",
         }.items():
             with self.subTest(name):
-                busy = self.worker("busy", work + "; os._exit(7)")
-                waits = self.worker("waits", "time.sleep(60)")
+                busy = self.worker("busy with " + name, work + "\nos._exit(7)")
+                waits = self.worker("waits for " + name, "time.sleep(60)")
                 self.expect(busy, 7)
                 self.assertIsNone(waits.poll())
                 self.expect(waits, 42, "42")
                 os.remove(self.path("exit_code"))
 
     def test_idle_together(self):
-        first, second = self.worker("first", "time.sleep(60)"), self.worker("second", "time.sleep(60)")
+        first = self.worker("first", """
+manager.add_trigger("the other one starts")
+while not os.path.exists(os.environ["LIFECYCLE_RUN_DIR"] + "/up-second"): time.sleep(0.01)
+manager.remove_trigger("the other one starts")
+time.sleep(60)
+""")
+        second = self.worker("second", "time.sleep(60)")
         self.expect(first, 42, "42")
         self.expect(second, 42, "42")
 
@@ -171,12 +178,12 @@ open(os.environ["LIFECYCLE_RUN_DIR"] + "/up-" + os.environ["NAME"], "w").close()
         self.expect(waits, 42, "42")
 
     def test_the_longer_timeout_counts(self):
-        longer = self.worker("longer", "time.sleep(60)", IDLE_TIMEOUT_MINUTES="0.15")
+        longer = self.worker("longer", "time.sleep(60)", IDLE_TIMEOUT_MINUTES="1")
         shorter = self.worker("shorter", "time.sleep(60)")
         with self.assertRaises(subprocess.TimeoutExpired):
             shorter.wait(3.5)
+        longer.kill()
         self.expect(shorter, 42, "42")
-        self.expect(longer, 42, "42")
 
     def test_what_cannot_be_read_is_busy(self):
         waits = self.worker("waits", "time.sleep(3); os._exit(7)")

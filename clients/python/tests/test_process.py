@@ -40,7 +40,7 @@ class AgentProcess(unittest.TestCase):
         return process
 
     def expect(self, process, code, word=None, directory=None):
-        said = process.communicate(timeout=30)[1]
+        said = process.communicate(timeout=120)[1]
         self.assertEqual(process.returncode, code, said)
         try:
             with open(os.path.join(directory or self.dir.name, "exit_code")) as f:
