@@ -28,9 +28,12 @@ func brokenAgent(t *testing.T, w *want, now time.Time) (*appsv1.Deployment, *cor
 		{Type: appsv1.DeploymentAvailable, Status: corev1.ConditionFalse, Reason: "MinimumReplicasUnavailable"},
 		{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: "ReplicaSetUpdated", LastUpdateTime: metav1.NewTime(now.Add(-time.Second))},
 	}
-	return d, &corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{
-		{Name: lifecycle.AgentContainer, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}},
-	}}}
+	return d, &corev1.Pod{
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: lifecycle.AgentContainer}}},
+		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{
+			{Name: lifecycle.AgentContainer, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}},
+		}},
+	}
 }
 
 // An agent that has never been ready and has failed to start takes the template of today. Whatever runs, has run, starts slowly, or
