@@ -4,8 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
