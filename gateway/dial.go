@@ -131,7 +131,7 @@ func (g *Gateway) connectTo(ctx context.Context, pod *corev1.Pod) (net.Conn, err
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", g.options.Address(pod, g.port))
 	if err != nil {
 		g.options.Logger.Debug("An agent takes no connection", "pod", pod.Name, "error", err)
-		return nil, fmt.Errorf("Pod %s is ready and takes no connection on port %d", pod.Name, g.port)
+		return nil, fmt.Errorf("the agent's Pod %s is ready and takes no connection on port %d", pod.Name, g.port)
 	}
 	return conn, nil
 }

@@ -56,7 +56,7 @@ func TestHeldRequestsAreAnsweredWhenTheGatewayStops(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			response, err := http.DefaultClient.Do(request)
+			response, err := http.DefaultClient.Do(request) //nolint:bodyclose // who takes it from answers closes it
 			if err != nil {
 				t.Errorf("%s %s: %v", method, path, err)
 			}

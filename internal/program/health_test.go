@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -32,7 +33,7 @@ func TestHealthUnderSilentConnections(t *testing.T) {
 		if silent[i], err = net.Dial("tcp", address); err != nil {
 			t.Fatal(err)
 		}
-		defer silent[i].Close()
+		t.Cleanup(func() { silent[i].Close() })
 	}
 	response, err := http.Get("http://" + address + "/healthz")
 	if err != nil {
@@ -46,7 +47,7 @@ func TestHealthUnderSilentConnections(t *testing.T) {
 	if err := silent[0].SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := silent[0].Read(make([]byte, 1)); err != io.EOF {
+	if _, err := silent[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the oldest silent connection is not closed: %v", err)
 	}
 }
