@@ -128,8 +128,8 @@ func (w *want) newClaim(c *corev1.PersistentVolumeClaim, agent *appsv1.Deploymen
 
 // changedClaim returns the stored one with what differs from what is wanted changed, nil if nothing does. agent is the stored
 // Deployment, nil while there is none or it is not yet what is wanted: then no owner is added. In one step the claim gets the user
-// type and loses the owner that would take it along. A claim that somebody protects, or did, gets no owner: that is the reaper's to
-// decide, which knows when a protection ends.
+// type and loses the owner that would take it along. A claim with a mark of protection gets no owner, since the reaper
+// alone looks at when a protection ends.
 func (w *want) changedClaim(stored *corev1.PersistentVolumeClaim, agent *appsv1.Deployment) *corev1.PersistentVolumeClaim {
 	c := stored.DeepCopy()
 	w.markClaim(c)

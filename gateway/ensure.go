@@ -64,7 +64,7 @@ func (g *Gateway) ensure(ctx context.Context, user string, r *Request) (*brought
 		case result.Err == nil:
 			return result.Val.(*brought), nil
 		case errors.Is(result.Err, errTime) && g.options.Now().Sub(began) < g.options.WakeTimeout/2:
-			continue // it was somebody else's time
+			continue // another request of this agent's user began the work, and its time is over
 		}
 		return nil, result.Err
 	}
@@ -284,7 +284,7 @@ func found[T any](object *T, err error) (*T, error) {
 	return object, err
 }
 
-// scaledToZero says whether somebody has stopped the agent by its replicas, which the gateway never changes.
+// scaledToZero says whether the agent is stopped by its replicas, which the gateway never changes.
 func scaledToZero(d *appsv1.Deployment) bool { return d.Spec.Replicas != nil && *d.Spec.Replicas == 0 }
 
 // retried makes another attempt of an update of what has gone meanwhile.

@@ -194,5 +194,5 @@ var (
 	errStopping = errors.New("this replica of the gateway stops, and the agent was not ready before; nothing has been delivered: " +
 		"send the request again, another replica takes it")
 	errScaledToZero = errors.New("the agent's Deployment is scaled to 0 replicas, not by the gateway, which leaves it so: " +
-		"no connection wakes the agent until somebody scales it to 1")
+		"no connection wakes the agent before its Deployment is scaled to 1")
 )
