@@ -27,6 +27,19 @@ func defaultRunDir() string {
 
 func socket(runDir string) string { return filepath.Join(runDir, filepath.Base(lifecycle.SocketFile)) }
 
+// shareRunDir tells the programs that this one starts where the manager is: they would look in their own default, find none there, and
+// what they do would count for nothing.
+func shareRunDir(runDir string) error {
+	if runDir == defaultRunDir() {
+		return nil
+	}
+	runDir, err := filepath.Abs(runDir) // they may start elsewhere
+	if err != nil {
+		return err
+	}
+	return os.Setenv(envRunDir, runDir)
+}
+
 // execute runs an agent. Nothing but a mistake in how it was called keeps the agent from running.
 func execute(args []string, stdout io.Writer) (int, error) {
 	var runDir, listen string
@@ -48,6 +61,10 @@ func execute(args []string, stdout io.Writer) (int, error) {
 		// An agent that cannot be told when to stop does not stop.
 		config.Enabled = false
 		log.Error("The environment is not understood: idle shutdown is off", "error", err)
+	}
+	if err := shareRunDir(runDir); err != nil {
+		config.Enabled = false
+		log.Error("The agent cannot be told where its manager is: idle shutdown is off", "error", err)
 	}
 	own, err := listenUnix(socket(runDir))
 	if err != nil {

@@ -51,6 +51,9 @@ func lease(ctx context.Context, args []string, stdout io.Writer) (int, error) {
 		// The work goes on: it is worth more than its lease.
 		fmt.Fprintln(os.Stderr, "lifecycle-manager: lease:", err)
 	}
+	if err := shareRunDir(runDir); err != nil {
+		return 0, err
+	}
 	return holdWhile(command, ttl, take, func() {
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()

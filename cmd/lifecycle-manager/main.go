@@ -105,7 +105,7 @@ const requestTimeout = 10 * time.Second
 func flagSet(name string, runDir *string) *flag.FlagSet {
 	set := flag.NewFlagSet(name, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
-	set.StringVar(runDir, "run-dir", defaultRunDir(), "directory of the manager's socket and the agent's exit code")
+	set.StringVar(runDir, "run-dir", defaultRunDir(), "directory of the manager's socket and the agent's exit code; programs that are started here are told")
 	return set
 }
 

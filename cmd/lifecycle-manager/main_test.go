@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -231,5 +232,31 @@ func TestMistakes(t *testing.T) {
 		if code, out := says(t, none, tc.args...); code != tc.code || !strings.Contains(out, tc.want) {
 			t.Errorf("%v: exit code %d, want %d and %q: %s", tc.args, code, tc.code, tc.want, out)
 		}
+	}
+}
+
+// What an agent and the command of a lease say reaches the manager of --run-dir, from wherever they are called.
+func TestRunDirIsShared(t *testing.T) {
+	said := filepath.Join(t.TempDir(), "said")
+	const script = `"$PROGRAM" lease --run-dir "$DIR" work --ttl 1m -- sh -c 'cd / && "$PROGRAM" trigger add fromLease' && cd / && "$PROGRAM" status -o json > "$SAID.new" && mv "$SAID.new" "$SAID"; sleep 60`
+	dir := t.TempDir()
+	cmd := exec.Command(program, "exec", "--run-dir", filepath.Base(dir), "--", "sh", "-c", script)
+	cmd.Dir = filepath.Dir(dir)
+	cmd.Env = append(os.Environ(), "PROGRAM="+program, "DIR="+dir, "SAID="+said)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() })
+	var status []byte
+	for range 200 {
+		if status, _ = os.ReadFile(said); status != nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if !strings.Contains(string(status), `"fromLease"`) {
+		t.Errorf("the manager's status is %q:\n%s", status, log.String())
 	}
 }
