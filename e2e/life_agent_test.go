@@ -36,6 +36,9 @@ type life struct {
 	t    *testing.T
 	name string
 
+	// container is the name that the agent's container has.
+	container string
+
 	deployment *appsv1.Deployment
 	pod        *corev1.Pod
 }
@@ -84,6 +87,7 @@ func (l *life) create(changes ...func(*appsv1.Deployment)) {
 	for _, change := range changes {
 		change(agent)
 	}
+	l.container = container.Name
 	l.deployment = createAgent(l.t, agent)
 	l.t.Cleanup(func() { keepEvidence(l.t) }) // before the agent goes
 }
@@ -112,7 +116,7 @@ func (l *life) awaitRunning() {
 func (l *life) awaitAge() {
 	l.t.Helper()
 	for _, c := range l.pod.Status.ContainerStatuses {
-		if c.Name == lifecycle.AgentContainer && c.State.Running != nil {
+		if c.Name == l.container && c.State.Running != nil {
 			time.Sleep(time.Until(c.State.Running.StartedAt.Add(minimumLifetime)))
 		}
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,12 @@ func main() {
 		code, _ := strconv.Atoi(os.Args[2])
 		os.Exit(code)
 	}
+	if len(os.Args) > 1 && os.Args[1] == "stand" { // a container that another injector has put beside the agent
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		<-ctx.Done()
+		return
+	}
 	if len(os.Args) > 3 && os.Args[1] == "with" { // with NAME=VALUE PROGRAM...: runs a program with a shorter patience, say
 		name, value, _ := strings.Cut(os.Args[2], "=")
 		if err := os.Setenv(name, value); err != nil {
@@ -52,6 +59,7 @@ func main() {
 		_ = tests.Close()
 		_ = users.Close()
 	}()
+	go converse(os.Stdin)
 	go serve(users)
 	serve(tests)
 }
@@ -59,6 +67,13 @@ func main() {
 func serve(server *http.Server) {
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		log.Panic(err)
+	}
+}
+
+// converse answers each line that is typed. Without a terminal or an open stdin there is none.
+func converse(typed io.Reader) {
+	for lines := bufio.NewScanner(typed); lines.Scan(); {
+		fmt.Printf("you said %q\n", lines.Text())
 	}
 }
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Callable, Iterable, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 from urllib.parse import quote
 
 from . import _owner, _socket
@@ -110,6 +110,7 @@ class LifecycleManager:
 
     async def start(self) -> None:
         """Begins. If an earlier run of the agent in this Pod was idle, this waits for the Pod's deletion instead."""
+        _notice_fork()
         if self._thread is not None:
             return
         remote = _socket.is_served(self._socket)
@@ -140,6 +141,7 @@ class LifecycleManager:
         await asyncio.get_running_loop().run_in_executor(None, self._stop, 10.0)
 
     def _stop(self, timeout: float) -> None:
+        _notice_fork()
         thread, self._thread = self._thread, None
         with self._changed:
             self._running = False
@@ -151,22 +153,26 @@ class LifecycleManager:
 
     def record_activity(self, source: str = "python") -> None:
         """The agent has just done something."""
+        _notice_fork()
         with self._changed:
             self._activity = source
             self._alive()
 
     def add_trigger(self, trigger: str) -> None:
         """Keeps the agent alive until the trigger is removed."""
+        _notice_fork()
         with self._changed:
             self.update_triggers(self._triggers | {trigger})
 
     def remove_trigger(self, trigger: str) -> None:
         """Lets a trigger go. The timeout begins anew. One that is not there is no error."""
+        _notice_fork()
         with self._changed:
             self.update_triggers(self._triggers - {trigger})
 
     def update_triggers(self, triggers: Iterable[str]) -> None:
         """Makes these the triggers of this process, and no others."""
+        _notice_fork()
         with self._changed:
             wanted = set(triggers)
             if wanted == self._triggers:
@@ -179,6 +185,7 @@ class LifecycleManager:
     @property
     def active_triggers(self) -> Set[str]:
         """A copy of the triggers of this process."""
+        _notice_fork()
         with self._changed:
             return set(self._triggers)
 
@@ -454,6 +461,8 @@ _managers: "weakref.WeakSet[LifecycleManager]" = weakref.WeakSet()
 _manager: Optional[LifecycleManager] = None
 _manager_lock = threading.Lock()
 _forking: List[LifecycleManager] = []
+_process = os.getpid()
+_noticing: Dict[int, threading.Lock] = {}
 
 
 def _before_fork() -> None:
@@ -471,11 +480,23 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _manager_lock
+    global _manager_lock, _process
     _manager_lock = threading.Lock()
     _forking.clear()
-    for manager in list(_managers):  # uWSGI forks without the call before
+    for manager in list(_managers):
         manager._after_fork_in_child()
+    _process = os.getpid()
+
+
+def _notice_fork() -> None:
+    """Finds out about a fork in C, of which Python is not told: uWSGI's, unless it is asked to. No lock may be taken before, since
+    another thread may have held it at the fork, and there is no such thread here."""
+    process = os.getpid()
+    if process == _process:
+        return
+    with _noticing.setdefault(process, threading.Lock()):
+        if process != _process:
+            _after_fork_in_child()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
@@ -483,6 +504,7 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, 
 
 def get_lifecycle_manager() -> LifecycleManager:
     """Returns the process's manager, made at the first call from what the environment says."""
+    _notice_fork()
     global _manager
     with _manager_lock:
         if _manager is None:

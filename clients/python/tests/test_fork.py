@@ -16,6 +16,17 @@ def parallel(f):
         os._exit(0)
     os.waitpid(pid, 0)
 """,
+    "in C": """
+import ctypes  # as uWSGI forks: Python is not told
+def parallel(f):
+    time.sleep(0.5)  # a thread that waits for the interpreter at the fork would stop it in the child for good
+    pid = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        f()
+        time.sleep(0.3)
+        os._exit(0)
+    os.waitpid(pid, 0)
+""",
     "multiprocessing": """
 import multiprocessing
 def parallel(f):
@@ -41,10 +52,12 @@ if MANAGER:
 class Fork(AgentProcess):
     """What a process says that was forked from a started one is heard."""
 
-    def each(self, body, code):
+    def each(self, body, code, forks=FORKS):
         """Runs it with each way to fork, by itself and under a manager, all at once."""
         running = []
         for fork, definition in FORKS.items():
+            if fork not in forks:
+                continue
             for where, under in UNDER.items():
                 directory = tempfile.TemporaryDirectory()
                 self.addCleanup(directory.cleanup)
@@ -126,7 +139,7 @@ def work():
 for _ in range(5):
     parallel(work)
 os._exit(7)
-""", 7)
+""", 7, forks=["os.fork", "multiprocessing"])  # in C the interpreter's own locks would be held as well, for good
 
 
 class Workers(AgentProcess):
