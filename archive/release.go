@@ -75,14 +75,7 @@ func (a *Archive) Release(ctx context.Context) error {
 
 // releaseVolumes lets go of volumes, but not of those of an archive that is kept.
 func (a *Archive) releaseVolumes(ctx context.Context, kept map[string]bool) error {
-	volumes, err := listAll(ctx, metav1.ListOptions{LabelSelector: lifecycle.LabelArchive, Limit: a.options.PageSize},
-		func(ctx context.Context, opts metav1.ListOptions) ([]corev1.PersistentVolume, string, error) {
-			list, err := a.options.Core.PersistentVolumes().List(ctx, opts)
-			if err != nil {
-				return nil, "", err
-			}
-			return list.Items, list.Continue, nil
-		})
+	volumes, err := a.keptVolumes(ctx, lifecycle.LabelArchive)
 	if err != nil {
 		return fmt.Errorf("release volumes: %w", err)
 	}
@@ -109,4 +102,16 @@ func (a *Archive) releaseVolumes(ctx context.Context, kept map[string]bool) erro
 			"reclaimPolicy", pv.Annotations[lifecycle.AnnotationReclaimPolicy])
 	}
 	return errors.Join(errs...)
+}
+
+// keptVolumes lists the volumes that a selector picks.
+func (a *Archive) keptVolumes(ctx context.Context, selector string) ([]corev1.PersistentVolume, error) {
+	return listAll(ctx, metav1.ListOptions{LabelSelector: selector, Limit: a.options.PageSize},
+		func(ctx context.Context, opts metav1.ListOptions) ([]corev1.PersistentVolume, string, error) {
+			list, err := a.options.Core.PersistentVolumes().List(ctx, opts)
+			if err != nil {
+				return nil, "", err
+			}
+			return list.Items, list.Continue, nil
+		})
 }

@@ -38,6 +38,19 @@ func patchOf(pv *corev1.PersistentVolume, labels, annotations, spec map[string]a
 
 func (p volumePatch) encode() ([]byte, error) { return json.Marshal(p) }
 
+// confirm returns an error unless the volume that the API server stored has the reclaim policy that the patch wanted. Another
+// admission webhook may have put the old one back.
+func (p volumePatch) confirm(stored *corev1.PersistentVolume) error {
+	spec, _ := p["spec"].(map[string]any)
+	want, sets := spec[keyReclaimPolicy].(corev1.PersistentVolumeReclaimPolicy)
+	if got := stored.Spec.PersistentVolumeReclaimPolicy; sets && got != want {
+		return fmt.Errorf("PersistentVolume %s: spec.%s is %s after it was set to %s: something changes it back", stored.Name, keyReclaimPolicy, got, want)
+	}
+	return nil
+}
+
+const keyReclaimPolicy = "persistentVolumeReclaimPolicy"
+
 // originalPolicy is what a volume had before it was kept, if it is.
 func originalPolicy(pv *corev1.PersistentVolume) (corev1.PersistentVolumeReclaimPolicy, error) {
 	policy, kept := pv.Annotations[lifecycle.AnnotationReclaimPolicy]
@@ -50,11 +63,15 @@ func originalPolicy(pv *corev1.PersistentVolume) (corev1.PersistentVolumeReclaim
 	return corev1.PersistentVolumeReclaimPolicy(policy), nil
 }
 
-// claimedBy returns an error unless the volume is bound to that claim, or was until the claim went.
+// errNotClaimed is wrapped by errors about a volume that is not the claim's.
+var errNotClaimed = errors.New("it is not the claim's")
+
+// claimedBy returns an error, which wraps errNotClaimed, unless the volume is bound to that claim, or was until the claim went.
 func claimedBy(pv *corev1.PersistentVolume, namespace, claim string, uid types.UID) error {
 	ref := pv.Spec.ClaimRef
 	if ref == nil || ref.Namespace != namespace || ref.Name != claim || uid != "" && ref.UID != uid {
-		return fmt.Errorf("PersistentVolume %s belongs to %s, not to claim %s/%s with UID %q", pv.Name, claimOf(pv), namespace, claim, uid)
+		return fmt.Errorf("%w: PersistentVolume %s belongs to %s, not to claim %s/%s with UID %q",
+			errNotClaimed, pv.Name, claimOf(pv), namespace, claim, uid)
 	}
 	return nil
 }
@@ -81,7 +98,7 @@ func decideRetain(pv *corev1.PersistentVolume, i *Info, until time.Time) (volume
 		lifecycle.AnnotationReclaimPolicy: original,
 		lifecycle.AnnotationArchiveName:   i.Name,
 		lifecycle.AnnotationRetainedUntil: stamp(until),
-	}, map[string]any{"persistentVolumeReclaimPolicy": corev1.PersistentVolumeReclaimRetain}), nil
+	}, map[string]any{keyReclaimPolicy: corev1.PersistentVolumeReclaimRetain}), nil
 }
 
 // shorter says whether what is noted ends before until.
@@ -112,7 +129,7 @@ func giveBack(pv *corev1.PersistentVolume) (volumePatch, error) {
 		lifecycle.AnnotationReclaimPolicy: nil,
 		lifecycle.AnnotationArchiveName:   nil,
 		lifecycle.AnnotationRetainedUntil: nil,
-	}, map[string]any{"persistentVolumeReclaimPolicy": original}), nil
+	}, map[string]any{keyReclaimPolicy: original}), nil
 }
 
 // errVolumeGone is about data that cannot be brought back.
