@@ -85,6 +85,11 @@ func (a *Archive) releaseVolumes(ctx context.Context, kept map[string]bool) erro
 		if kept[pv.Annotations[lifecycle.AnnotationArchiveName]] {
 			continue
 		}
+		if isAbandoned(pv, a.options.Now()) {
+			a.options.Logger.Warn("a volume whose time is over stays: a restore has freed it for its claim, which was never made",
+				"volume", pv.Name, "claim", pv.Spec.ClaimRef.Namespace+"/"+pv.Spec.ClaimRef.Name, "delete", "kubectl delete persistentvolume "+pv.Name)
+			continue
+		}
 		patch, err := decideRelease(pv, a.options.Now())
 		if err != nil {
 			errs = append(errs, err)
@@ -99,7 +104,8 @@ func (a *Archive) releaseVolumes(ctx context.Context, kept map[string]bool) erro
 		}
 		a.options.Metrics.letGo(whatVolume)
 		a.options.Logger.Info("volume released", "volume", pv.Name, "claim", pv.Spec.ClaimRef.Namespace+"/"+pv.Spec.ClaimRef.Name,
-			"reclaimPolicy", pv.Annotations[lifecycle.AnnotationReclaimPolicy])
+			"reclaimPolicy", pv.Annotations[lifecycle.AnnotationReclaimPolicy],
+			"stays", pv.Annotations[lifecycle.AnnotationReclaimPolicy] == string(corev1.PersistentVolumeReclaimRetain))
 	}
 	return errors.Join(errs...)
 }

@@ -31,7 +31,7 @@ type RestoreOptions struct {
 // Outcome is what became of one object.
 type Outcome string
 
-// The outcomes. All but Created and Exists leave something to do.
+// The outcomes of a Restore. All but Created and Exists leave something to do.
 const (
 	Created       Outcome = "created"
 	Exists        Outcome = "exists"

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -110,13 +109,16 @@ func shorter(annotations map[string]string, until time.Time) bool {
 // decideRelease lets go of a volume whose time is over. It returns nil if that is not ours to do, or not yet: only a volume
 // that we kept, that belonged to a role agent's claim, and whose claim is gone.
 func decideRelease(pv *corev1.PersistentVolume, now time.Time) (volumePatch, error) {
-	ref := pv.Spec.ClaimRef
-	if pv.Annotations[lifecycle.AnnotationArchiveName] == "" || pv.Annotations[lifecycle.AnnotationReclaimPolicy] == "" ||
-		pv.Status.Phase != corev1.VolumeReleased || pv.DeletionTimestamp != nil ||
-		ref == nil || !strings.HasPrefix(ref.Namespace, lifecycle.RoleNamespacePrefix) || !over(pv.Annotations, now) {
+	if !isKept(pv) || pv.Status.Phase != corev1.VolumeReleased || pv.DeletionTimestamp != nil || !over(pv.Annotations, now) {
 		return nil, nil
 	}
 	return giveBack(pv)
+}
+
+// isAbandoned says whether the time of a volume is over that a restore has freed for its claim, which never came. It is not released, so
+// that Kubernetes does not delete it by any reclaim policy.
+func isAbandoned(pv *corev1.PersistentVolume, now time.Time) bool {
+	return isKept(pv) && pv.Status.Phase == corev1.VolumeAvailable && pv.DeletionTimestamp == nil && over(pv.Annotations, now)
 }
 
 // giveBack restores the reclaim policy and removes what we noted.
@@ -125,11 +127,16 @@ func giveBack(pv *corev1.PersistentVolume) (volumePatch, error) {
 	if err != nil {
 		return nil, err
 	}
+	return withoutMarks(pv, original), nil
+}
+
+// withoutMarks removes what we noted, and sets the reclaim policy.
+func withoutMarks(pv *corev1.PersistentVolume, policy corev1.PersistentVolumeReclaimPolicy) volumePatch {
 	return patchOf(pv, map[string]any{lifecycle.LabelArchive: nil}, map[string]any{
 		lifecycle.AnnotationReclaimPolicy: nil,
 		lifecycle.AnnotationArchiveName:   nil,
 		lifecycle.AnnotationRetainedUntil: nil,
-	}, map[string]any{keyReclaimPolicy: original}), nil
+	}, map[string]any{keyReclaimPolicy: policy})
 }
 
 // errVolumeGone is about data that cannot be brought back.

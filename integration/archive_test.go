@@ -78,6 +78,7 @@ func TestArchive(t *testing.T) {
 		"claims that something controls":    testControlledClaims,
 		"claims that come late":             testLateClaim,
 		"a volume that cannot be kept":      testVolumeChangedBack,
+		"given up before its time":          testDiscard,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
