@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
@@ -18,8 +19,11 @@ type Clients struct {
 	// Core reads and writes the archives themselves, and PersistentVolumes.
 	Core clientcorev1.CoreV1Interface
 
-	// Metadata lists chunks without their data.
+	// Metadata lists chunks without their data, and what archives do not hold.
 	Metadata metadata.Interface
+
+	// Discovery tells which kinds of objects there are.
+	Discovery discovery.DiscoveryInterface
 }
 
 // ClientsFor makes all of them.
@@ -32,7 +36,10 @@ func ClientsFor(config *rest.Config) (Clients, error) {
 	if c.Core, err = clientcorev1.NewForConfig(config); err != nil {
 		return Clients{}, err
 	}
-	c.Metadata, err = metadata.NewForConfig(config)
+	if c.Metadata, err = metadata.NewForConfig(config); err != nil {
+		return Clients{}, err
+	}
+	c.Discovery, err = discovery.NewDiscoveryClientForConfig(config)
 	return c, err
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
@@ -45,21 +44,6 @@ var staleLabels = []string{lifecycle.LabelCreatedByPodUID, corev1.LabelMetadataN
 
 // jobLabels name a Job's UID, in its selector and on its template.
 var jobLabels = []string{"controller-uid", "batch.kubernetes.io/controller-uid", "job-name", "batch.kubernetes.io/job-name"}
-
-// skip says whether an object is not kept.
-func skip(o *unstructured.Unstructured) bool {
-	if metav1.GetControllerOf(o) != nil || madeByControllers[o.GetKind()] == o.GetName() || o.GetDeletionTimestamp() != nil {
-		return true
-	}
-	switch o.GetKind() {
-	case kindSecret:
-		secretType, _, _ := unstructured.NestedString(o.Object, "type")
-		return secretType == tokenSecrets
-	case "Job":
-		return finished(o)
-	}
-	return false
-}
 
 // finished Jobs would run once more when they are restored.
 func finished(job *unstructured.Unstructured) bool {

@@ -81,28 +81,6 @@ func TestClean(t *testing.T) {
 	}
 }
 
-func TestSkip(t *testing.T) {
-	for text, want := range map[string]bool{
-		`{apiVersion: v1, kind: ConfigMap, metadata: {name: kube-root-ca.crt}}`:                                                                    true,
-		`{apiVersion: v1, kind: Secret, metadata: {name: kube-root-ca.crt}}`:                                                                       false,
-		`{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}`:                                                                        true,
-		`{apiVersion: v1, kind: ServiceAccount, metadata: {name: ceo}}`:                                                                            false,
-		`{apiVersion: v1, kind: Secret, metadata: {name: a}, type: kubernetes.io/service-account-token}`:                                           true,
-		`{apiVersion: v1, kind: Secret, metadata: {name: a}, type: Opaque}`:                                                                        false,
-		`{apiVersion: batch/v1, kind: Job, metadata: {name: a}, status: {conditions: [{type: Complete, status: "True"}]}}`:                         true,
-		`{apiVersion: batch/v1, kind: Job, metadata: {name: a}, status: {conditions: [{type: Failed, status: "True"}]}}`:                           true,
-		`{apiVersion: batch/v1, kind: Job, metadata: {name: a}, status: {conditions: [{type: Suspended, status: "True"}]}}`:                        false,
-		`{apiVersion: batch/v1, kind: Job, metadata: {name: a, ownerReferences: [{kind: CronJob, name: c, uid: u, controller: true}]}}`:            true,
-		`{apiVersion: v1, kind: Service, metadata: {name: a, ownerReferences: [{kind: Deployment, name: c, uid: u}]}}`:                             false,
-		`{apiVersion: v1, kind: ConfigMap, metadata: {name: a, deletionTimestamp: "2026-01-01T00:00:00Z"}}`:                                        true,
-		`{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: a, finalizers: [kubernetes.io/pvc-protection]}, status: {phase: Pending}}`: false,
-	} {
-		if got := skip(object(t, text)); got != want {
-			t.Errorf("skip is %t, want %t: %s", got, want, text)
-		}
-	}
-}
-
 func TestWithoutValues(t *testing.T) {
 	s := object(t, `{apiVersion: v1, kind: Secret, metadata: {name: a, annotations: {note: x,
 	  kubectl.kubernetes.io/last-applied-configuration: '{"stringData":{"token":"hunter2"}}'}}, type: Opaque, data: {token: aHVudGVyMg==, other: eA==}}`)

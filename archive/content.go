@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -37,6 +38,15 @@ type content struct {
 
 	// Records are the Namespace itself and then the objects, in the order of Kinds and then by name.
 	Records []record `json:"records"`
+
+	// LeftOut is what else the namespace had, by kind and name. Older versions did not note it.
+	LeftOut []LeftOut `json:"leftOut,omitempty"`
+}
+
+// knowsClaim says whether the archive keeps the volume of a claim of that name, or has left the claim out.
+func (c *content) knowsClaim(name string) bool {
+	return slices.ContainsFunc(c.Volumes, func(v Volume) bool { return v.Claim == name }) ||
+		slices.ContainsFunc(c.LeftOut, func(l LeftOut) bool { return l.Kind == kindClaim && l.Name == name })
 }
 
 // Volume is a PersistentVolume that is kept for a claim.

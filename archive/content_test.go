@@ -82,13 +82,18 @@ func TestUnpackDamaged(t *testing.T) {
 func TestIndex(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	info := &Info{Name: nameOf("agent-a", "u1", "x"), Namespace: "agent-a", UID: "u1", SavedAt: at, KeptUntil: at.Add(time.Hour),
-		Objects: 3, Volumes: 1, SecretValues: true, chunks: 2, digest: strings.Repeat("ab", 32)}
+		Objects: 3, Volumes: 1, LeftOut: 2, LeftOutNoted: true, SecretValues: true, chunks: 2, digest: strings.Repeat("ab", 32)}
 	got, err := decodeIndex(encodeIndex(info))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(info, got, cmp.AllowUnexported(Info{})); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+	older := encodeIndex(info)
+	delete(older.Data, keyLeftOut)
+	if got, err := decodeIndex(older); err != nil || got.LeftOut != 0 || got.LeftOutNoted {
+		t.Errorf("the index of an older version: %+v, %v", got, err)
 	}
 	for _, other := range []string{nameOf("agent-a", "u2", "x"), nameOf("agent-a", "u1", "y"), nameOf("agent-b", "u1", "x")} {
 		if other == info.Name {
@@ -99,6 +104,7 @@ func TestIndex(t *testing.T) {
 		`data.format is "v2"`:       func(cm *corev1.ConfigMap) { cm.Data[keyFormat] = "v2" },
 		`data.chunks is "0"`:        func(cm *corev1.ConfigMap) { cm.Data[keyChunks] = "0" },
 		`data.objects is "many"`:    func(cm *corev1.ConfigMap) { cm.Data[keyObjects] = "many" },
+		`data.leftOut is "-1"`:      func(cm *corev1.ConfigMap) { cm.Data[keyLeftOut] = "-1" },
 		`data.sha256 is "abc"`:      func(cm *corev1.ConfigMap) { cm.Data[keyDigest] = "abc" },
 		`data.savedAt is "lately"`:  func(cm *corev1.ConfigMap) { cm.Data[keySavedAt] = "lately" },
 		`data.secretValues is "no"`: func(cm *corev1.ConfigMap) { cm.Data[keySecretValues] = "no" },

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,20 +16,24 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// boundClaim is a claim that has a volume.
-type boundClaim struct {
+// volumeClaim is a claim that names a volume.
+type volumeClaim struct {
 	name   string
 	uid    types.UID
 	volume string
+
+	// bound says whether Kubernetes has noted on the claim that the volume is its own. Until it has, and where the volume was lost, the
+	// volume may be another claim's, or not exist.
+	bound bool
 }
 
-// gather reads all that is kept of a namespace, but its volumes.
-func (a *Archive) gather(ctx context.Context, namespace *unstructured.Unstructured, secretValues bool) (*content, []boundClaim, error) {
+// gather reads all that is kept of a namespace, but its volumes, and lists what is not.
+func (a *Archive) gather(ctx context.Context, namespace *unstructured.Unstructured, secretValues bool) (*content, []volumeClaim, error) {
 	c := &content{
 		Namespace: namespace.GetName(), UID: namespace.GetUID(),
 		Records: []record{{Object: clean(namespace).Object}},
 	}
-	var claims []boundClaim
+	var claims []volumeClaim
 	for _, k := range Kinds {
 		objects, err := a.list(ctx, k, namespace.GetName())
 		if err != nil {
@@ -37,7 +42,15 @@ func (a *Archive) gather(ctx context.Context, namespace *unstructured.Unstructur
 		for i := range objects {
 			o := &objects[i]
 			o.SetGroupVersionKind(k.GroupVersionKind) // Lists need not repeat it.
-			if skip(o) {
+			if madeAnew(o) {
+				continue
+			}
+			why, err := a.whyNotKept(ctx, o)
+			if err != nil {
+				return nil, nil, err
+			}
+			if why != "" {
+				c.LeftOut = append(c.LeftOut, LeftOut{Kind: k.Kind, Name: o.GetName(), Reason: why})
 				continue
 			}
 			if claim := claimIn(o); claim.volume != "" {
@@ -50,7 +63,20 @@ func (a *Archive) gather(ctx context.Context, namespace *unstructured.Unstructur
 			c.Records = append(c.Records, r)
 		}
 	}
+	others, err := a.others(ctx, namespace.GetName())
+	if err != nil {
+		return nil, nil, fmt.Errorf("list what namespace %s has beside that: %w", namespace.GetName(), err)
+	}
+	c.LeftOut = append(c.LeftOut, others...)
 	return c, claims, nil
+}
+
+// whyNotKept says why an object is left out; "" if it is kept.
+func (a *Archive) whyNotKept(ctx context.Context, o *unstructured.Unstructured) (string, error) {
+	if why := whyLeftOut(o); why != "" || o.GetKind() != kindClaim {
+		return why, nil
+	}
+	return a.whyScratch(ctx, o)
 }
 
 // list returns all objects of a kind, by name.
@@ -68,21 +94,67 @@ func (a *Archive) list(ctx context.Context, k Kind, namespace string) ([]unstruc
 	return objects, err
 }
 
-// claimIn returns a claim that is bound, or the zero value.
-func claimIn(o *unstructured.Unstructured) boundClaim {
-	phase, _, _ := unstructured.NestedString(o.Object, "status", "phase")
-	if o.GetKind() != kindClaim || phase != string(corev1.ClaimBound) {
-		return boundClaim{}
-	}
+// claimIn returns a claim that names a volume, or the zero value.
+func claimIn(o *unstructured.Unstructured) volumeClaim {
 	volume, _, _ := unstructured.NestedString(o.Object, "spec", "volumeName")
-	return boundClaim{o.GetName(), o.GetUID(), volume}
+	if o.GetKind() != kindClaim || volume == "" {
+		return volumeClaim{}
+	}
+	phase, _, _ := unstructured.NestedString(o.Object, "status", "phase")
+	return volumeClaim{o.GetName(), o.GetUID(), volume, phase == string(corev1.ClaimBound)}
 }
 
 // maxConflicts is how often a volume is read again because somebody else wrote it in between.
 const maxConflicts = 5
 
+// retainOwn makes the volume of a claim outlive it. It returns nil if the claim is not bound and the volume that it names is not its own.
+func (a *Archive) retainOwn(ctx context.Context, i *Info, claim volumeClaim) (*Volume, error) {
+	v, err := a.retainClaimed(ctx, i, claim)
+	switch {
+	case err == nil:
+		return &v, nil
+	case !claim.bound && (apierrors.IsNotFound(err) || errors.Is(err, errNotClaimed)):
+		return nil, nil
+	}
+	return nil, fmt.Errorf("claim %s: %w", claim.name, err)
+}
+
+// retainLate makes the volumes of claims outlive them that were bound after the archive was made, whose objects it may not hold. A claim
+// of the name of one whose volume is kept is what a controller made in its place when the first one was deleted: with each round of that
+// there would be another volume.
+func (a *Archive) retainLate(ctx context.Context, i *Info, c *content) error {
+	k, _ := kindNamed(kindClaim)
+	claims, err := a.list(ctx, k, i.Namespace)
+	if err != nil {
+		return fmt.Errorf("list claims of namespace %s: %w", i.Namespace, err)
+	}
+	for n := range claims {
+		o := &claims[n]
+		o.SetGroupVersionKind(k.GroupVersionKind)
+		claim := claimIn(o)
+		if claim.volume == "" || c.knowsClaim(claim.name) {
+			continue
+		}
+		if why, err := a.whyScratch(ctx, o); why != "" || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		v, err := a.retainOwn(ctx, i, claim)
+		if err != nil {
+			return err
+		}
+		if v != nil {
+			a.options.Logger.Warn("kept the volume of a claim that was bound after the archive was made, which holds no such claim",
+				"archive", i.Name, "namespace", i.Namespace, "claim", v.Claim, "volume", v.Name)
+		}
+	}
+	return nil
+}
+
 // retainClaimed makes the volume of a claim outlive it.
-func (a *Archive) retainClaimed(ctx context.Context, i *Info, claim boundClaim) (Volume, error) {
+func (a *Archive) retainClaimed(ctx context.Context, i *Info, claim volumeClaim) (Volume, error) {
 	var v Volume
 	err := a.updateVolume(ctx, claim.volume, func(pv *corev1.PersistentVolume) (volumePatch, error) {
 		if err := claimedBy(pv, i.Namespace, claim.name, claim.uid); err != nil {
@@ -140,10 +212,11 @@ func (a *Archive) patchVolume(ctx context.Context, name string, patch volumePatc
 	if err != nil {
 		return err
 	}
-	if _, err = a.options.Core.PersistentVolumes().Patch(ctx, name, types.MergePatchType, data, metav1.PatchOptions{}); err != nil {
+	pv, err := a.options.Core.PersistentVolumes().Patch(ctx, name, types.MergePatchType, data, metav1.PatchOptions{})
+	if err != nil {
 		return fmt.Errorf("patch PersistentVolume %s: %w", name, err)
 	}
-	return nil
+	return patch.confirm(pv)
 }
 
 // reapingOf is when a namespace was marked.

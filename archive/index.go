@@ -33,6 +33,11 @@ type Info struct {
 	Objects int
 	Volumes int
 
+	// LeftOut is how much else the namespace had, as far as it is known. LeftOutNoted is false for archives of older versions, which did
+	// not note it.
+	LeftOut      int
+	LeftOutNoted bool
+
 	// SecretValues says whether the values of Secrets are kept.
 	SecretValues bool
 
@@ -56,6 +61,7 @@ const (
 	keySavedAt      = "savedAt"
 	keyObjects      = "objects"
 	keyVolumes      = "volumes"
+	keyLeftOut      = "leftOut"
 	keySecretValues = "secretValues"
 	keyChunks       = "chunks"
 	keyDigest       = "sha256"
@@ -87,6 +93,7 @@ func encodeIndex(i *Info) *corev1.ConfigMap {
 			keySavedAt:      stamp(i.SavedAt),
 			keyObjects:      strconv.Itoa(i.Objects),
 			keyVolumes:      strconv.Itoa(i.Volumes),
+			keyLeftOut:      strconv.Itoa(i.LeftOut),
 			keySecretValues: strconv.FormatBool(i.SecretValues),
 			keyChunks:       strconv.Itoa(i.chunks),
 			keyDigest:       i.digest,
@@ -118,11 +125,15 @@ func decodeIndex(cm *corev1.ConfigMap) (*Info, error) {
 	if i.SecretValues, err = strconv.ParseBool(cm.Data[keySecretValues]); err != nil {
 		return invalid("data."+keySecretValues, cm.Data[keySecretValues], "true or false")
 	}
+	_, i.LeftOutNoted = cm.Data[keyLeftOut]
 	for _, number := range []struct {
 		key   string
 		least int
 		to    *int
-	}{{keyObjects, 0, &i.Objects}, {keyVolumes, 0, &i.Volumes}, {keyChunks, 1, &i.chunks}} {
+	}{{keyObjects, 0, &i.Objects}, {keyVolumes, 0, &i.Volumes}, {keyLeftOut, 0, &i.LeftOut}, {keyChunks, 1, &i.chunks}} {
+		if number.key == keyLeftOut && !i.LeftOutNoted {
+			continue
+		}
 		n, err := strconv.Atoi(cm.Data[number.key])
 		if err != nil || n < number.least {
 			return invalid("data."+number.key, cm.Data[number.key], fmt.Sprintf("a number of %d or more", number.least))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
 const kindVolume = "PersistentVolume"
@@ -30,6 +33,25 @@ func volumeOf(volumes []keptVolume, claim string) *keptVolume {
 		}
 	}
 	return nil
+}
+
+// lateVolumes are those that are kept with an archive which does not hold their claims, since these were bound after it was made.
+func (a *Archive) lateVolumes(ctx context.Context, i *Info, c *content) ([]LeftOut, error) {
+	volumes, err := a.keptVolumes(ctx, lifecycle.LabelArchive+"="+i.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	var late []LeftOut
+	for n := range volumes {
+		pv := &volumes[n]
+		if pv.Annotations[lifecycle.AnnotationArchiveName] != i.Name || pv.Spec.ClaimRef == nil ||
+			slices.ContainsFunc(c.Volumes, func(v Volume) bool { return v.UID == pv.UID }) {
+			continue
+		}
+		late = append(late, LeftOut{Kind: kindVolume, Name: pv.Name, Reason: fmt.Sprintf(
+			"it is kept, and claim %s was bound to it after the archive was made: bind a claim to it yourself", pv.Spec.ClaimRef.Name)})
+	}
+	return late, nil
 }
 
 // volumes frees each of the archive's volumes for the claim that is about to come back.

@@ -75,14 +75,7 @@ func (a *Archive) Release(ctx context.Context) error {
 
 // releaseVolumes lets go of volumes, but not of those of an archive that is kept.
 func (a *Archive) releaseVolumes(ctx context.Context, kept map[string]bool) error {
-	volumes, err := listAll(ctx, metav1.ListOptions{LabelSelector: lifecycle.LabelArchive, Limit: a.options.PageSize},
-		func(ctx context.Context, opts metav1.ListOptions) ([]corev1.PersistentVolume, string, error) {
-			list, err := a.options.Core.PersistentVolumes().List(ctx, opts)
-			if err != nil {
-				return nil, "", err
-			}
-			return list.Items, list.Continue, nil
-		})
+	volumes, err := a.keptVolumes(ctx, lifecycle.LabelArchive)
 	if err != nil {
 		return fmt.Errorf("release volumes: %w", err)
 	}
@@ -90,6 +83,11 @@ func (a *Archive) releaseVolumes(ctx context.Context, kept map[string]bool) erro
 	for i := range volumes {
 		pv := &volumes[i]
 		if kept[pv.Annotations[lifecycle.AnnotationArchiveName]] {
+			continue
+		}
+		if isAbandoned(pv, a.options.Now()) {
+			a.options.Logger.Warn("a volume whose time is over stays: a restore has freed it for its claim, which was never made",
+				"volume", pv.Name, "claim", pv.Spec.ClaimRef.Namespace+"/"+pv.Spec.ClaimRef.Name, "delete", "kubectl delete persistentvolume "+pv.Name)
 			continue
 		}
 		patch, err := decideRelease(pv, a.options.Now())
@@ -106,7 +104,20 @@ func (a *Archive) releaseVolumes(ctx context.Context, kept map[string]bool) erro
 		}
 		a.options.Metrics.letGo(whatVolume)
 		a.options.Logger.Info("volume released", "volume", pv.Name, "claim", pv.Spec.ClaimRef.Namespace+"/"+pv.Spec.ClaimRef.Name,
-			"reclaimPolicy", pv.Annotations[lifecycle.AnnotationReclaimPolicy])
+			"reclaimPolicy", pv.Annotations[lifecycle.AnnotationReclaimPolicy],
+			"stays", pv.Annotations[lifecycle.AnnotationReclaimPolicy] == string(corev1.PersistentVolumeReclaimRetain))
 	}
 	return errors.Join(errs...)
+}
+
+// keptVolumes lists the volumes that a selector picks.
+func (a *Archive) keptVolumes(ctx context.Context, selector string) ([]corev1.PersistentVolume, error) {
+	return listAll(ctx, metav1.ListOptions{LabelSelector: selector, Limit: a.options.PageSize},
+		func(ctx context.Context, opts metav1.ListOptions) ([]corev1.PersistentVolume, string, error) {
+			list, err := a.options.Core.PersistentVolumes().List(ctx, opts)
+			if err != nil {
+				return nil, "", err
+			}
+			return list.Items, list.Continue, nil
+		})
 }

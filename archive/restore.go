@@ -31,7 +31,7 @@ type RestoreOptions struct {
 // Outcome is what became of one object.
 type Outcome string
 
-// The outcomes. All but Created and Exists leave something to do.
+// The outcomes of a Restore. All but Created and Exists leave something to do.
 const (
 	Created       Outcome = "created"
 	Exists        Outcome = "exists"
@@ -55,13 +55,25 @@ type Restored struct {
 	Archive Info
 	Results []Result
 
+	// LeftOut is what the archive does not hold, by kind and name. Archives of older versions did not note it: see Info.LeftOutNoted.
+	LeftOut []LeftOut
+
 	// Labels and Annotations are the namespace's, as it is or would be now; nil if it is not there.
 	Labels, Annotations map[string]string
 }
 
-// Complete says whether nothing is left to do.
-func (r *Restored) Complete() bool {
-	return !slices.ContainsFunc(r.Results, func(r Result) bool { return r.Outcome != Created && r.Outcome != Exists })
+// Complete says whether all that the archive holds is back.
+func (r *Restored) Complete() bool { return len(r.Missing()) == 0 }
+
+// Missing returns what the archive holds and what is not back.
+func (r *Restored) Missing() []Result {
+	var missing []Result
+	for _, result := range r.Results {
+		if result.Outcome != Created && result.Outcome != Exists {
+			missing = append(missing, result)
+		}
+	}
+	return missing
 }
 
 func (r *Restored) add(results ...Result) { r.Results = append(r.Results, results...) }
@@ -78,7 +90,11 @@ func (a *Archive) Restore(ctx context.Context, name string, opts RestoreOptions)
 	if err != nil {
 		return nil, damagedIs(err)
 	}
-	restored := &Restored{Archive: *i}
+	late, err := a.lateVolumes(ctx, i, c)
+	if err != nil {
+		return nil, err
+	}
+	restored := &Restored{Archive: *i, LeftOut: append(c.LeftOut, late...)}
 	r := &restorer{Archive: a, info: i, content: c, dryRun: opts.DryRun, restored: restored}
 	if err := r.namespace(ctx); err != nil {
 		return restored, err

@@ -23,7 +23,7 @@ type Keep struct {
 	Secrets bool
 }
 
-// Save keeps the objects of a role agent's namespace and the volumes of its claims. It returns nil when all of it is stored; as
+// Save keeps the objects of a role agent's namespace and the volumes of its claims, whatever controls these. It returns nil when all of it is stored; as
 // long as it does not, nothing may be deleted. It may be called again, by anybody at any time: what it finds complete stands, however
 // much of the namespace is gone by then, and what it finds begun is completed.
 func (a *Archive) Save(ctx context.Context, namespace *corev1.Namespace, keep Keep) error {
@@ -71,16 +71,24 @@ func (a *Archive) save(ctx context.Context, namespace *corev1.Namespace, keep Ke
 		return err
 	}
 	for _, claim := range claims {
-		v, err := a.retainClaimed(ctx, i, claim)
+		v, err := a.retainOwn(ctx, i, claim)
 		if err != nil {
-			return fmt.Errorf("claim %s: %w", claim.name, err)
+			return err
 		}
-		c.Volumes = append(c.Volumes, v)
+		if v == nil {
+			c.LeftOut = append(c.LeftOut, LeftOut{
+				Kind: kindVolume, Name: claim.volume, Reason: "claim " + claim.name + " names it and is not bound to it",
+			})
+			continue
+		}
+		c.Volumes = append(c.Volumes, *v)
 	}
+	sortLeftOut(c.LeftOut)
 	p, err := pack(c, chunkSize)
 	if err != nil {
 		return err
 	}
+	i.LeftOut, i.LeftOutNoted = len(c.LeftOut), true
 	i.Objects, i.Volumes, i.chunks, i.digest = len(c.Records), len(c.Volumes), len(p.chunks), p.digest
 	for n, data := range p.chunks {
 		if err := a.writeChunk(ctx, i, n, data, keep.For/2); err != nil {
@@ -100,6 +108,10 @@ func (a *Archive) save(ctx context.Context, namespace *corev1.Namespace, keep Ke
 	}
 	a.options.Logger.Info("archived", "namespace", i.Namespace, "archive", i.Name, "objects", i.Objects, "volumes", i.Volumes,
 		"keptUntil", stamp(i.KeptUntil))
+	if len(c.LeftOut) > 0 {
+		a.options.Logger.Warn("left out of an archive", "namespace", i.Namespace, "archive", i.Name, "count", len(c.LeftOut),
+			"leftOut", logged(c.LeftOut))
+	}
 	return a.removeStrays(ctx, i)
 }
 
@@ -113,6 +125,9 @@ func (a *Archive) confirm(ctx context.Context, i *Info) error {
 		if err := a.retainAgain(ctx, i, v); err != nil {
 			return err
 		}
+	}
+	if err := a.retainLate(ctx, i, c); err != nil {
+		return err
 	}
 	return a.removeStrays(ctx, i)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -38,6 +37,19 @@ func patchOf(pv *corev1.PersistentVolume, labels, annotations, spec map[string]a
 
 func (p volumePatch) encode() ([]byte, error) { return json.Marshal(p) }
 
+// confirm returns an error unless the volume that the API server stored has the reclaim policy that the patch wanted. Another
+// admission webhook may have put the old one back.
+func (p volumePatch) confirm(stored *corev1.PersistentVolume) error {
+	spec, _ := p["spec"].(map[string]any)
+	want, sets := spec[keyReclaimPolicy].(corev1.PersistentVolumeReclaimPolicy)
+	if got := stored.Spec.PersistentVolumeReclaimPolicy; sets && got != want {
+		return fmt.Errorf("PersistentVolume %s: spec.%s is %s after it was set to %s: something changes it back", stored.Name, keyReclaimPolicy, got, want)
+	}
+	return nil
+}
+
+const keyReclaimPolicy = "persistentVolumeReclaimPolicy"
+
 // originalPolicy is what a volume had before it was kept, if it is.
 func originalPolicy(pv *corev1.PersistentVolume) (corev1.PersistentVolumeReclaimPolicy, error) {
 	policy, kept := pv.Annotations[lifecycle.AnnotationReclaimPolicy]
@@ -50,11 +62,15 @@ func originalPolicy(pv *corev1.PersistentVolume) (corev1.PersistentVolumeReclaim
 	return corev1.PersistentVolumeReclaimPolicy(policy), nil
 }
 
-// claimedBy returns an error unless the volume is bound to that claim, or was until the claim went.
+// errNotClaimed is wrapped by errors about a volume that is not the claim's.
+var errNotClaimed = errors.New("it is not the claim's")
+
+// claimedBy returns an error, which wraps errNotClaimed, unless the volume is bound to that claim, or was until the claim went.
 func claimedBy(pv *corev1.PersistentVolume, namespace, claim string, uid types.UID) error {
 	ref := pv.Spec.ClaimRef
 	if ref == nil || ref.Namespace != namespace || ref.Name != claim || uid != "" && ref.UID != uid {
-		return fmt.Errorf("PersistentVolume %s belongs to %s, not to claim %s/%s with UID %q", pv.Name, claimOf(pv), namespace, claim, uid)
+		return fmt.Errorf("%w: PersistentVolume %s belongs to %s, not to claim %s/%s with UID %q",
+			errNotClaimed, pv.Name, claimOf(pv), namespace, claim, uid)
 	}
 	return nil
 }
@@ -81,7 +97,7 @@ func decideRetain(pv *corev1.PersistentVolume, i *Info, until time.Time) (volume
 		lifecycle.AnnotationReclaimPolicy: original,
 		lifecycle.AnnotationArchiveName:   i.Name,
 		lifecycle.AnnotationRetainedUntil: stamp(until),
-	}, map[string]any{"persistentVolumeReclaimPolicy": corev1.PersistentVolumeReclaimRetain}), nil
+	}, map[string]any{keyReclaimPolicy: corev1.PersistentVolumeReclaimRetain}), nil
 }
 
 // shorter says whether what is noted ends before until.
@@ -93,13 +109,16 @@ func shorter(annotations map[string]string, until time.Time) bool {
 // decideRelease lets go of a volume whose time is over. It returns nil if that is not ours to do, or not yet: only a volume
 // that we kept, that belonged to a role agent's claim, and whose claim is gone.
 func decideRelease(pv *corev1.PersistentVolume, now time.Time) (volumePatch, error) {
-	ref := pv.Spec.ClaimRef
-	if pv.Annotations[lifecycle.AnnotationArchiveName] == "" || pv.Annotations[lifecycle.AnnotationReclaimPolicy] == "" ||
-		pv.Status.Phase != corev1.VolumeReleased || pv.DeletionTimestamp != nil ||
-		ref == nil || !strings.HasPrefix(ref.Namespace, lifecycle.RoleNamespacePrefix) || !over(pv.Annotations, now) {
+	if !isKept(pv) || pv.Status.Phase != corev1.VolumeReleased || pv.DeletionTimestamp != nil || !over(pv.Annotations, now) {
 		return nil, nil
 	}
 	return giveBack(pv)
+}
+
+// isAbandoned says whether the time of a volume is over that a restore has freed for its claim, which never came. It is not released, so
+// that Kubernetes does not delete it by any reclaim policy.
+func isAbandoned(pv *corev1.PersistentVolume, now time.Time) bool {
+	return isKept(pv) && pv.Status.Phase == corev1.VolumeAvailable && pv.DeletionTimestamp == nil && over(pv.Annotations, now)
 }
 
 // giveBack restores the reclaim policy and removes what we noted.
@@ -108,11 +127,16 @@ func giveBack(pv *corev1.PersistentVolume) (volumePatch, error) {
 	if err != nil {
 		return nil, err
 	}
+	return withoutMarks(pv, original), nil
+}
+
+// withoutMarks removes what we noted, and sets the reclaim policy.
+func withoutMarks(pv *corev1.PersistentVolume, policy corev1.PersistentVolumeReclaimPolicy) volumePatch {
 	return patchOf(pv, map[string]any{lifecycle.LabelArchive: nil}, map[string]any{
 		lifecycle.AnnotationReclaimPolicy: nil,
 		lifecycle.AnnotationArchiveName:   nil,
 		lifecycle.AnnotationRetainedUntil: nil,
-	}, map[string]any{"persistentVolumeReclaimPolicy": original}), nil
+	}, map[string]any{keyReclaimPolicy: policy})
 }
 
 // errVolumeGone is about data that cannot be brought back.

@@ -75,6 +75,10 @@ func TestArchive(t *testing.T) {
 		"lists that are cut off":            testLists,
 		"marked once more":                  testMarkedAgain,
 		"deprovisioned":                     testDeprovisionedComesBack,
+		"claims that something controls":    testControlledClaims,
+		"claims that come late":             testLateClaim,
+		"a volume that cannot be kept":      testVolumeChangedBack,
+		"given up before its time":          testDiscard,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,6 +110,8 @@ func (c *archives) grant(t *testing.T) {
 		{APIGroups: []string{"rbac.authorization.k8s.io"}, Resources: []string{"roles", "rolebindings"}, Verbs: read},
 		{APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets", "daemonsets"}, Verbs: read},
 		{APIGroups: []string{"batch"}, Resources: []string{"cronjobs", "jobs"}, Verbs: read},
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: read},
+		{APIGroups: []string{"example.com"}, Resources: []string{"databases"}, Verbs: []string{"list"}},
 	}}, &rbacv1.Role{ObjectMeta: system, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: keep}}},
 		&rbacv1.Role{ObjectMeta: secrets, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: keep}}},
 		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: reapers(), RoleRef: refer("ClusterRole", name)},

@@ -211,6 +211,7 @@ func TestNamespaces(t *testing.T) {
 	t.Parallel()
 	c := installWith(t, controlplane.Options{ControllerManager: true}, "--reaper=false")
 	t.Run("reaped in order", func(t *testing.T) { testReapedInOrder(t, c.newReaping(t)) })
+	t.Run("kept before it is reaped", func(t *testing.T) { testKeptBeforeReaped(t, c.newReaping(t)) })
 }
 
 func testReapedInOrder(t *testing.T, r *reaping) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -217,6 +218,11 @@ func stopping(o *unstructured.Unstructured) (Stopped, error) {
 	if replicas == 0 {
 		w.Outcome = "has no replicas already"
 		return w, nil
+	}
+	const whenScaled = "spec.persistentVolumeClaimRetentionPolicy.whenScaled"
+	if policy, _, err := unstructured.NestedString(o.Object, strings.Split(whenScaled, ".")...); err != nil ||
+		policy == string(appsv1.DeletePersistentVolumeClaimRetentionPolicyType) {
+		return w, refused("%s is %q: Kubernetes would delete its claims when it is scaled to 0; accepted is Retain", whenScaled, policy)
 	}
 	w.Outcome = fmt.Sprintf("to be scaled from %d to 0", replicas)
 	w.patch = map[string]any{"metadata": annotate(strconv.FormatInt(replicas, 10)), "spec": map[string]any{"replicas": 0}}

@@ -3,6 +3,7 @@ package provision
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -53,6 +54,21 @@ func TestStopAndStart(t *testing.T) {
 	w, _ := stopping(object(t, `{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: x}, spec: {replicas: 3}}`))
 	if patch, _ := json.Marshal(w.patch); string(patch) != `{"metadata":{"annotations":{"lifecycle.dexorder.io/replicas-before":"3"}},"spec":{"replicas":0}}` {
 		t.Errorf("%s", patch)
+	}
+}
+
+// Deprovisioning deletes nothing, also not by what Kubernetes does when a StatefulSet has fewer replicas.
+func TestStopRefusesToLoseClaims(t *testing.T) {
+	const set = `{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: x}, spec: {replicas: %s, persistentVolumeClaimRetentionPolicy: {whenScaled: %s, whenDeleted: Delete}}}`
+	_, err := stopping(object(t, fmt.Sprintf(set, "1", "Delete")))
+	const want = `spec.persistentVolumeClaimRetentionPolicy.whenScaled is "Delete": Kubernetes would delete its claims when it is scaled to 0; accepted is Retain`
+	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v", err)
+	}
+	for _, harmless := range []string{fmt.Sprintf(set, "0", "Delete"), fmt.Sprintf(set, "1", "Retain")} {
+		if _, err := stopping(object(t, harmless)); err != nil {
+			t.Errorf("%s: %v", harmless, err)
+		}
 	}
 }
 

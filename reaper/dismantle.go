@@ -48,10 +48,12 @@ type dismantler struct {
 	reaped   int
 	// ungranted are the namespaces of which it was said that they lack a RoleBinding.
 	ungranted map[string]bool
+	// saved holds for each namespace that this process has seen kept the markKey by which it was.
+	saved map[string]string
 }
 
 func newDismantler(w *worker) dismantler {
-	return dismantler{worker: w, ungranted: map[string]bool{}, queue: workqueue.NewTypedRateLimitingQueue(
+	return dismantler{worker: w, ungranted: map[string]bool{}, saved: map[string]string{}, queue: workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](shortestRetry, longestRetry))}
 }
 
@@ -180,7 +182,7 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 	if d.mode(d.settings().Namespaces.Mode) != v1alpha1.ReaperDelete {
 		return false, nil // the policy has changed since the pass
 	}
-	if d.leaving(name) {
+	if d.isSaved(name) && d.leaving(name) {
 		return true, nil
 	}
 	n, full, err := d.liveNamespace(ctx, name)
@@ -202,10 +204,8 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 	if marked, has := instant(n, lifecycle.AnnotationReaping, d.Now()); has {
 		d.Announcer.Announce(namespaceEvent(NamespaceReaping, n, marked, "what is in it is being deleted"))
 	}
-	if keep := d.settings().Namespaces; keep.Retain.Duration > 0 {
-		if err := d.Archiver.Save(ctx, full, keep.Retain.Duration, keep.RetainSecrets); err != nil {
-			return false, fmt.Errorf("keep what is in it: %w", err)
-		}
+	if err := d.save(ctx, n, full); err != nil {
+		return false, err
 	}
 	if left, err := d.deleteWorkloads(ctx, n, dead.workloads); err != nil || left > 0 {
 		return true, err
@@ -228,6 +228,7 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 	}
 	d.approval.Lock()
 	d.reaped++
+	delete(d.saved, n.name)
 	d.approval.Unlock()
 	d.Metrics.reaped.WithLabelValues("namespaces").Inc()
 	since := n.annotations[lifecycle.AnnotationIdleSince]

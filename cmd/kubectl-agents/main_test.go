@@ -104,6 +104,12 @@ func TestGolden(t *testing.T) {
 		{name: "restore-bad-timeout", args: "restore --timeout=0s", code: 2},
 		{name: "restore-no-cluster", args: "restore --kubeconfig testdata/none.yaml", code: 2},
 
+		{name: "discard-help", args: "discard --help"},
+		{name: "discard-bad-choice", args: "discard agent-ceo --volumes=maybe", code: 2},
+		{name: "discard-of-nothing", args: "discard --volumes=delete", code: 2},
+		{name: "discard-bad-timeout", args: "discard --timeout=0s", code: 2},
+		{name: "discard-no-cluster", args: "discard --kubeconfig testdata/none.yaml", code: 2},
+
 		{name: "help", args: "help"},
 		{name: "help-flag", args: "--help"},
 		{name: "help-unknown", args: "help why", code: 2},

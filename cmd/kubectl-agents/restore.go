@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,11 +29,15 @@ back another one than the newest.
 It is safe to run it again: what exists stays as it is. Values of Secrets are kept only where the policy says
 retainSecrets: else the Secrets and their keys are named, and you create them.
 
+What the archive does not hold, such as custom resources, is named on the standard error, and does not change the exit code. What it
+holds and what could not be brought back is named there, too.
+
 A namespace that was deprovisioned comes back deprovisioned and stopped: kubectl agents deprovision --undo NAMESPACE starts it.
 
   kubectl agents restore                      list the archives
   kubectl agents restore agent-ceo --dry-run  say what would be brought back
-  kubectl agents restore agent-ceo            exit 0: all is back, 1: refused, or something is left to do, 2: could not be found out
+  kubectl agents restore agent-ceo            exit 0: all that the archive holds is back, 1: refused, or something is left to do,
+                                              2: could not be found out
 `
 
 var restoreVerb = verb{
@@ -74,6 +81,7 @@ func (r *restoreFlags) run(s streams, name string) int {
 	restored, err := a.Restore(ctx, name, archive.RestoreOptions{DryRun: r.dryRun})
 	if restored != nil {
 		printRestored(s.out, restored, r.dryRun)
+		printLeftOut(s.err, restored)
 		r.printFate(ctx, s.out, restored)
 	}
 	switch {
@@ -84,9 +92,52 @@ func (r *restoreFlags) run(s streams, name string) int {
 		s.fail("%v", err)
 		return exitNotUnderstood
 	case !restored.Complete():
+		printNotRestored(s.err, restored, r.dryRun)
 		return exitDenied
 	}
 	return exitOK
+}
+
+// printLeftOut names what the namespace had and the archive does not hold, kinds of which nothing is known in one line.
+func printLeftOut(w io.Writer, restored *archive.Restored) {
+	if !restored.Archive.LeftOutNoted {
+		fmt.Fprintln(w, "The archive was made by an older version, which did not note what it left out: custom resources and other kinds, and what had a controller.")
+	}
+	unknown := map[string][]string{}
+	begun := false
+	for _, l := range restored.LeftOut {
+		if l.Name == "" {
+			unknown[l.Reason] = append(unknown[l.Reason], l.Kind)
+			continue
+		}
+		if !begun {
+			fmt.Fprintln(w, "The archive does not hold, and this does not bring back:")
+			begun = true
+		}
+		fmt.Fprintf(w, "  %s\n", l)
+	}
+	if len(unknown) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "The namespace may also have had objects of these kinds, which the archive does not hold:")
+	for _, reason := range slices.Sorted(maps.Keys(unknown)) {
+		fmt.Fprintf(w, "  %s: %s\n", strings.Join(unknown[reason], ", "), reason)
+	}
+}
+
+// printNotRestored names what the archive holds and what is not back, where a script reads no table.
+func printNotRestored(w io.Writer, restored *archive.Restored, dryRun bool) {
+	says := "not restored"
+	if dryRun {
+		says = "would not be restored"
+	}
+	for _, result := range restored.Missing() {
+		fmt.Fprintf(w, "error: %s: %s/%s: %s: %s", says, strings.ToLower(result.Kind), result.Name, result.Outcome, result.Detail)
+		if len(result.Keys) > 0 {
+			fmt.Fprintf(w, ": %s", strings.Join(result.Keys, ", "))
+		}
+		fmt.Fprintln(w)
+	}
 }
 
 // archive connects to the cluster.
@@ -127,15 +178,19 @@ func listArchives(ctx context.Context, s streams, a *archive.Archive) int {
 	infos, err := a.List(ctx)
 	if len(infos) > 0 {
 		w := tabwriter.NewWriter(s.out, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(w, "NAMESPACE\tREAPED AT\tKEPT UNTIL\tOBJECTS\tVOLUMES\tSECRET VALUES\tARCHIVE")
+		fmt.Fprintln(w, "NAMESPACE\tREAPED AT\tKEPT UNTIL\tOBJECTS\tVOLUMES\tLEFT OUT\tSECRET VALUES\tARCHIVE")
 		for i := range infos {
 			info := &infos[i]
 			values := "left out"
 			if info.SecretValues {
 				values = "kept"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\n", info.Namespace, info.SavedAt.Local().Format(time.RFC3339),
-				info.KeptUntil.Local().Format(time.RFC3339), info.Objects, info.Volumes, values, info.Name)
+			leftOut := "not noted"
+			if info.LeftOutNoted {
+				leftOut = strconv.Itoa(info.LeftOut)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", info.Namespace, info.SavedAt.Local().Format(time.RFC3339),
+				info.KeptUntil.Local().Format(time.RFC3339), info.Objects, info.Volumes, leftOut, values, info.Name)
 		}
 		_ = w.Flush()
 	}
