@@ -21,6 +21,9 @@ type leftover struct {
 	// owned says that it has owner references, so that it is the garbage collector's.
 	owned bool
 
+	// written is when somebody other than the reaper last changed it; zero if that cannot be told.
+	written time.Time
+
 	// finished is when a Job finished; zero for a Job that works, and for what is none.
 	finished time.Time
 }
@@ -29,6 +32,9 @@ type leftover struct {
 type surroundings struct {
 	// pods are the UIDs of the Pods that are there.
 	pods map[types.UID]bool
+
+	// makers are the workloads that are there, also those that want no Pod.
+	makers makers
 
 	// references are kind/name of what Pods, workloads and service accounts refer to.
 	references map[string]bool
@@ -54,9 +60,6 @@ func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.Leftover
 	if err != nil {
 		return orphan{reason: "it cannot be read when it expires"}
 	}
-	if left := l.created.Add(policy.After.Duration).Sub(now); left > 0 && !expiring && l.kind != "Job" {
-		return orphan{reason: "it is not old enough", next: now.Add(left)}
-	}
 	if expiring {
 		if left := expires.Sub(now); left > 0 {
 			return orphan{reason: "it has not expired", next: now.Add(left)}
@@ -69,11 +72,21 @@ func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.Leftover
 		}
 		return orphan{goes: true, reason: "finished at " + l.finished.UTC().Format(time.RFC3339)}
 	}
-	if around.pods[l.madeBy] {
+	pod := l.annotations[lifecycle.AnnotationCreatedByPod]
+	switch {
+	case around.pods[l.madeBy]:
 		return orphan{reason: "the Pod that made it is there"}
+	case around.makers.mayHaveMade(pod):
+		return orphan{reason: "the workload that made it is there"}
+	case l.written.IsZero():
+		return orphan{reason: "it cannot be told when it was last written"}
 	}
-	return waitAsOrphan(l.annotations[lifecycle.AnnotationOrphanedSince], l.created, policy.After.Duration, now,
-		"Pod "+l.annotations[lifecycle.AnnotationCreatedByPod]+" that made it has gone, and nothing refers to it")
+	if left := l.written.Add(policy.After.Duration).Sub(now); left > 0 {
+		return orphan{reason: "it was written not long ago", next: now.Add(left)}
+	}
+	// What was noted before the last write has to be seen again.
+	return waitAsOrphan(l.annotations[lifecycle.AnnotationOrphanedSince], l.written, policy.After.Duration, now,
+		"Pod "+pod+" that made it has gone with its workload, and nothing refers to it")
 }
 
 // expiry reads AnnotationExpiresAt.

@@ -10,6 +10,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -213,7 +214,7 @@ func leftoverOf(kind string, o runtime.Object) (*leftover, error) {
 	}
 	return &leftover{
 		object: newObject(meta), kind: kind, annotations: meta.Annotations, madeBy: types.UID(meta.Labels[lifecycle.LabelCreatedByPodUID]),
-		owned: len(meta.OwnerReferences) > 0, finished: finished,
+		owned: len(meta.OwnerReferences) > 0, written: lastWrite(meta.ManagedFields), finished: finished,
 	}, nil
 }
 
@@ -248,7 +249,7 @@ func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
 
 // surroundings reads which Pods are there, and what Pods, workloads and service accounts refer to.
 func (w *worker) surroundings(ctx context.Context, namespace string) (*surroundings, error) {
-	around := &surroundings{pods: map[types.UID]bool{}, references: map[string]bool{}}
+	around := &surroundings{pods: map[types.UID]bool{}, makers: makers{}, references: map[string]bool{}}
 	for _, k := range kinds() {
 		if k.name != "Pod" && !k.workload {
 			continue
@@ -256,6 +257,12 @@ func (w *worker) surroundings(ctx context.Context, namespace string) (*surroundi
 		err := k.liveObjects(ctx, w.client, namespace, func(o runtime.Object) error {
 			if p, is := o.(*corev1.Pod); is {
 				around.pods[p.UID] = true
+			} else {
+				meta, err := apimeta.Accessor(o)
+				if err != nil {
+					return err
+				}
+				around.makers.add(meta)
 			}
 			for _, spec := range podSpecs(o) {
 				around.refer(spec)
