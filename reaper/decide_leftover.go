@@ -12,8 +12,8 @@ import (
 // leftover is an object that an agent's Pod made, by the stamp that the webhook put on it.
 type leftover struct {
 	object
-	kind        string
-	annotations map[string]string
+	kind                string
+	labels, annotations map[string]string
 
 	// madeBy is the UID of the Pod that made it.
 	madeBy types.UID
@@ -78,6 +78,8 @@ func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.Leftover
 		return orphan{reason: "the Pod that made it is there"}
 	case around.makers.mayHaveMade(pod):
 		return orphan{reason: "the workload that made it is there"}
+	case releaseOf(l.name, l.labels, l.annotations) != "":
+		return orphan{reason: "it records a release, or belongs to one"}
 	case l.written.IsZero():
 		return orphan{reason: "it cannot be told when it was last written"}
 	}

@@ -54,6 +54,8 @@ func TestDecideLeftover(t *testing.T) {
 		"its Pod is there":         {changes{orphaned, func(l *leftover) { l.madeBy = "alive" }}, orphan{reason: "the Pod that made it is there"}},
 		"written at no time":       {changes{orphaned, func(l *leftover) { l.written = time.Time{} }}, orphan{reason: "it cannot be told when it was last written"}},
 		"its workload is there":    {changes{orphaned, note(madeBy, "ops-5d4f8c7b9-x2v9q")}, orphan{reason: "the workload that made it is there"}},
+		"a release of Helm":        {changes{orphaned, func(l *leftover) { l.labels = map[string]string{"owner": "helm"} }}, orphan{reason: "it records a release, or belongs to one"}},
+		"a release that expired":   {changes{note(expires, now), func(l *leftover) { l.labels = map[string]string{"owner": "helm"} }}, orphan{goes: true, reason: "expired at " + now}},
 		"made by nobody known":     {changes{orphaned, note(madeBy, "")}, orphan{reason: "the workload that made it is there"}},
 		"used":                     {changes{orphaned, func(l *leftover) { l.name = "used" }}, orphan{reason: "something refers to it"}},
 		"a ConfigMap of that name": {changes{orphaned, func(l *leftover) { l.kind, l.name = "ConfigMap", "used" }}, gone(hourAgo)},

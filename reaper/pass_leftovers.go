@@ -165,6 +165,9 @@ func (w *worker) leftoversIn(ctx context.Context, namespace string, policy *v1al
 // fromCache lets an API server answer by its cache as it is: a list as things are now would wait for that to catch up.
 const fromCache = "0"
 
+// acceptMetadata asks for a list without what its objects hold.
+const acceptMetadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
 // list lists the stamped objects of a kind in a namespace, as they are now unless a resource version is given. Of ConfigMaps and
 // Secrets it takes the metadata alone.
 func (k *stampedKind) list(ctx context.Context, namespace, selector, resourceVersion string) ([]*leftover, error) {
@@ -175,7 +178,7 @@ func (k *stampedKind) list(ctx context.Context, namespace, selector, resourceVer
 			page := &batchv1.JobList{}
 			return page, request.Do(ctx).Into(page)
 		}
-		answer := request.SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx)
+		answer := request.SetHeader("Accept", acceptMetadata).Do(ctx)
 		if err := answer.Error(); err != nil { // Raw would leave out what the API server says about it
 			return nil, err
 		}
@@ -213,7 +216,7 @@ func leftoverOf(kind string, o runtime.Object) (*leftover, error) {
 		return nil, fmt.Errorf("%T is no %s", o, kind)
 	}
 	return &leftover{
-		object: newObject(meta), kind: kind, annotations: meta.Annotations, madeBy: types.UID(meta.Labels[lifecycle.LabelCreatedByPodUID]),
+		object: newObject(meta), kind: kind, labels: meta.Labels, annotations: meta.Annotations, madeBy: types.UID(meta.Labels[lifecycle.LabelCreatedByPodUID]),
 		owned: len(meta.OwnerReferences) > 0, written: lastWrite(meta.ManagedFields), finished: finished,
 	}, nil
 }
