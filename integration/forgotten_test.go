@@ -47,6 +47,7 @@ func TestForgotten(t *testing.T) {
 	t.Run("drift", func(t *testing.T) { testDrift(t, c) })
 	t.Run("leftovers", func(t *testing.T) { testLeftovers(t, c, audit) })
 	t.Run("state in use", func(t *testing.T) { testStateInUse(t, c) })
+	t.Run("references", func(t *testing.T) { testReferences(t, c) })
 }
 
 // liveIn creates an agent in a namespace and waits for its Pod.

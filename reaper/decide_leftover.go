@@ -36,8 +36,21 @@ type surroundings struct {
 	// makers are the workloads that are there, also those that want no Pod.
 	makers makers
 
-	// references are kind/name of what Pods, workloads and service accounts refer to.
-	references map[string]bool
+	// references are kind/name of what Pods, workloads and service accounts refer to, annotated the names in their annotations.
+	references, annotated map[string]bool
+
+	// mentions are what everything else mentions; nil until it has been read, which is done where something would go without it.
+	mentions *mentions
+}
+
+// refersTo says whether something refers to a leftover.
+func (s *surroundings) refersTo(l *leftover) bool {
+	return s.references[l.kind+"/"+l.name] || l.kind != "Job" && (s.annotated[l.name] || s.mentions.has(l.name))
+}
+
+// makes says whether a workload that is there may have made the Pod of that name.
+func (s *surroundings) makes(pod string) bool {
+	return s.makers.mayHaveMade(pod) || s.mentions != nil && pod != "" && s.mentions.makers.mayHaveMade(pod)
 }
 
 // decideLeftover says what becomes of an object that an agent made. Nothing that lacks the stamp ever gets here.
@@ -53,8 +66,12 @@ func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.Leftover
 		return orphan{reason: "it goes with its owner"}
 	case l.kind == "Job" && l.finished.IsZero():
 		return orphan{reason: "it works"}
-	case around.references[l.kind+"/"+l.name]:
+	case around.refersTo(l):
 		return orphan{reason: "something refers to it"}
+	case l.kind != "Job" && around.mentions != nil && around.mentions.unknown != "":
+		return orphan{
+			reason: "what may refer to it cannot be read", since: l.annotations[lifecycle.AnnotationOrphanedSince], next: now.Add(leftoverRetry),
+		}
 	}
 	expires, expiring, err := expiry(l.annotations)
 	if err != nil {
@@ -76,7 +93,7 @@ func decideLeftover(l *leftover, around *surroundings, policy *v1alpha1.Leftover
 	switch {
 	case around.pods[l.madeBy]:
 		return orphan{reason: "the Pod that made it is there"}
-	case around.makers.mayHaveMade(pod):
+	case around.makes(pod):
 		return orphan{reason: "the workload that made it is there"}
 	case releaseOf(l.name, l.labels, l.annotations) != "":
 		return orphan{reason: "it records a release, or belongs to one"}

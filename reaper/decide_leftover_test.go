@@ -56,6 +56,10 @@ func TestDecideLeftover(t *testing.T) {
 		"its workload is there":    {changes{orphaned, note(madeBy, "ops-5d4f8c7b9-x2v9q")}, orphan{reason: "the workload that made it is there"}},
 		"a release of Helm":        {changes{orphaned, func(l *leftover) { l.labels = map[string]string{"owner": "helm"} }}, orphan{reason: "it records a release, or belongs to one"}},
 		"a release that expired":   {changes{note(expires, now), func(l *leftover) { l.labels = map[string]string{"owner": "helm"} }}, orphan{goes: true, reason: "expired at " + now}},
+		"annotated":                {changes{orphaned, func(l *leftover) { l.name = "annotated" }}, orphan{reason: "something refers to it"}},
+		"mentioned":                {changes{orphaned, func(l *leftover) { l.name = "mentioned" }}, orphan{reason: "something refers to it"}},
+		"mentioned and expired":    {changes{note(expires, now), func(l *leftover) { l.name = "mentioned" }}, orphan{reason: "something refers to it"}},
+		"of a custom object's Pod": {changes{orphaned, note(madeBy, "cluster-worker-0")}, orphan{reason: "the workload that made it is there"}},
 		"made by nobody known":     {changes{orphaned, note(madeBy, "")}, orphan{reason: "the workload that made it is there"}},
 		"used":                     {changes{orphaned, func(l *leftover) { l.name = "used" }}, orphan{reason: "something refers to it"}},
 		"a ConfigMap of that name": {changes{orphaned, func(l *leftover) { l.kind, l.name = "ConfigMap", "used" }}, gone(hourAgo)},
@@ -94,9 +98,18 @@ func TestDecideLeftover(t *testing.T) {
 			change(l)
 		}
 		l.protected = append(l.protected, lifecycle.ProtectionMarks(nil, l.annotations)...)
-		around := &surroundings{pods: map[types.UID]bool{"alive": true}, makers: makers{"ops": true}, references: map[string]bool{"Secret/used": true}}
+		around := &surroundings{pods: map[types.UID]bool{"alive": true}, makers: makers{"ops": true}, references: map[string]bool{"Secret/used": true},
+			annotated: map[string]bool{"annotated": true, "once": true},
+			mentions:  &mentions{names: map[string]bool{"mentioned": true, "once": true}, makers: makers{"cluster": true}},
+		}
 		if got := decideLeftover(l, around, &examplePolicy(t).Reaper.Leftovers, newYear); got != tc.want {
 			t.Errorf("%s: %+v\nwant %+v", name, got, tc.want)
 		}
+	}
+	unknown := &surroundings{mentions: &mentions{unknown: "list things.x.io: forbidden"}}
+	l := &leftover{kind: "Secret", madeBy: "dead", written: newYear.Add(-24 * time.Hour), annotations: map[string]string{since: hourAgo}}
+	want := orphan{reason: "what may refer to it cannot be read", since: hourAgo, next: newYear.Add(leftoverRetry)}
+	if got := decideLeftover(l, unknown, &examplePolicy(t).Reaper.Leftovers, newYear); got != want {
+		t.Errorf("unknown references: %+v\nwant %+v", got, want)
 	}
 }

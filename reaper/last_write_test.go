@@ -9,7 +9,9 @@ import (
 
 func TestLastWrite(t *testing.T) {
 	entry := func(before time.Duration, fields string) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{Manager: "lifecycle-webhook", Time: &metav1.Time{Time: newYear.Add(-before)}, FieldsV1: metav1.NewFieldsV1(fields)}
+		return metav1.ManagedFieldsEntry{
+			Manager: "lifecycle-webhook", Time: &metav1.Time{Time: newYear.Add(-before)}, FieldsV1: metav1.NewFieldsV1(fields),
+		}
 	}
 	const (
 		data    = `{"f:data":{"f:n":{}}}`
