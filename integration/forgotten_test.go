@@ -46,6 +46,8 @@ func TestForgotten(t *testing.T) {
 	t.Run("claims without rights", func(t *testing.T) { testClaimsWithoutRights(t, c) })
 	t.Run("drift", func(t *testing.T) { testDrift(t, c) })
 	t.Run("leftovers", func(t *testing.T) { testLeftovers(t, c, audit) })
+	t.Run("state in use", func(t *testing.T) { testStateInUse(t, c) })
+	t.Run("references", func(t *testing.T) { testReferences(t, c) })
 }
 
 // liveIn creates an agent in a namespace and waits for its Pod.

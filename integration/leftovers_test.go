@@ -59,11 +59,13 @@ func testLeftovers(t *testing.T, c *cluster, audit string) {
 		o.OwnerReferences = []metav1.OwnerReference{ownerOf(alive.deployment)}
 	})
 	past, future := time.Now().Add(-time.Minute).Format(time.RFC3339), time.Now().Add(24*time.Hour).Format(time.RFC3339)
-	goes := []client.Object{configMap(ns, "scratch"), secret("session")}
+	scratch := configMap(ns, "scratch")
+	scratch.Data = map[string]string{"note": "to nobody"}
+	goes := []client.Object{scratch, secret("session")}
 	expired := secret("expired", lifecycle.AnnotationExpiresAt, past)
 	finished, works := job("finished"), job("works")
 	stays := []client.Object{
-		configMap(ns, "in-volume"), configMap(ns, "in-env"), secret("in-env-from"), secret("to-pull"), secret("of-account"), owned,
+		configMap(ns, "in-volume"), configMap(ns, "in-env"), configMap(ns, "without-content"), secret("in-env-from"), secret("to-pull"), secret("of-account"), owned,
 		secret("guarded", lifecycle.AnnotationDoNotReap, "true"),
 		secret("garbage", lifecycle.AnnotationExpiresAt, "soon"), secret("lasting", lifecycle.AnnotationExpiresAt, future), works,
 	}

@@ -79,6 +79,15 @@ var (
 		"cluster: get pods", "cluster: list pods", "cluster: watch pods",
 		"cluster: get replicationcontrollers", "cluster: list replicationcontrollers", "cluster: watch replicationcontrollers",
 		"cluster: get services", "cluster: list services", "cluster: watch services",
+		// What of the cluster may refer to a ConfigMap or a Secret.
+		"cluster: list admissionregistration.k8s.io/mutatingadmissionpolicybindings",
+		"cluster: list admissionregistration.k8s.io/mutatingwebhookconfigurations",
+		"cluster: list admissionregistration.k8s.io/validatingadmissionpolicybindings",
+		"cluster: list admissionregistration.k8s.io/validatingwebhookconfigurations",
+		"cluster: list apiextensions.k8s.io/customresourcedefinitions",
+		"cluster: list apiregistration.k8s.io/apiservices",
+		"cluster: list networking.k8s.io/ingressclasses",
+		"cluster: list storage.k8s.io/storageclasses",
 		// Which namespaces and volumes is confined by the admission policy agent-reaper-writes.
 		"cluster: delete namespaces", "cluster: patch namespaces",
 		"cluster: patch persistentvolumes",
@@ -118,6 +127,8 @@ var (
 		"agent-marketing: get resourcequotas",
 		"agent-marketing: get secrets",
 		"agent-marketing: get serviceaccounts",
+		// What refers to a ConfigMap or Secret may be of any kind.
+		"agent-marketing: list */*",
 		"agent-marketing: list configmaps",
 		"agent-marketing: list limitranges",
 		"agent-marketing: list networking.k8s.io/networkpolicies",

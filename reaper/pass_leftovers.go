@@ -8,8 +8,8 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -63,6 +63,9 @@ type found struct {
 	*leftover
 	stampedKind
 	reason string
+
+	// mentions are what was read of its namespace in the same pass.
+	mentions *mentions
 }
 
 // passLeftovers deletes what role agents made and forgot, in the namespaces in which a Pod has ended, time has come for something, or
@@ -76,8 +79,9 @@ func (w *worker) passLeftovers(ctx context.Context) Result {
 	}
 	var candidates []found
 	var errs []error
+	references := &referenceReader{client: w.client}
 	for _, name := range w.leftoverNamespaces(policy) {
-		goes, next, err := w.leftoversIn(ctx, name, policy, &result)
+		goes, next, err := w.leftoversIn(ctx, name, policy, references, &result)
 		switch {
 		case apierrors.IsForbidden(err):
 			result.keep("no rights in its namespace")
@@ -119,7 +123,9 @@ func (w *worker) leftoverNamespaces(policy *v1alpha1.Reaper) []string {
 
 // leftoversIn decides on the leftovers of one namespace, as the API server's cache has them; each deletion decides once more. It
 // returns those that go, and when to look again.
-func (w *worker) leftoversIn(ctx context.Context, namespace string, policy *v1alpha1.Reaper, result *Result) ([]found, time.Time, error) {
+func (w *worker) leftoversIn(
+	ctx context.Context, namespace string, policy *v1alpha1.Reaper, references *referenceReader, result *Result,
+) ([]found, time.Time, error) {
 	next := w.Now().Add(leftoverInterval)
 	var all []found
 	for _, k := range w.stamped() {
@@ -142,11 +148,18 @@ func (w *worker) leftoversIn(ctx context.Context, namespace string, policy *v1al
 	for _, f := range all {
 		result.Examined++
 		o := decideLeftover(f.leftover, around, &policy.Leftovers, w.Now())
+		if around.mentions == nil && f.leftover.kind != "Job" && !f.deleting && (o.goes || o.since != "") {
+			around.mentions = references.read(ctx, namespace, namesOf(all))
+			if unknown := around.mentions.unknown; unknown != "" {
+				w.say(ctx, result, Decision{Kind: "Namespace", Name: namespace, Verdict: "leftovers are kept", Reason: unknown}, false)
+			}
+			o = decideLeftover(f.leftover, around, &policy.Leftovers, w.Now())
+		}
 		if !o.next.IsZero() && o.next.Before(next) {
 			next = o.next
 		}
 		if o.goes {
-			f.reason = o.reason
+			f.reason, f.mentions = o.reason, around.mentions
 			goes = append(goes, f)
 			next = w.Now() // whatever keeps it this time
 			continue
@@ -164,6 +177,17 @@ func (w *worker) leftoversIn(ctx context.Context, namespace string, policy *v1al
 // fromCache lets an API server answer by its cache as it is: a list as things are now would wait for that to catch up.
 const fromCache = "0"
 
+func namesOf(all []found) map[string]bool {
+	names := make(map[string]bool, len(all))
+	for _, f := range all {
+		names[f.name] = true
+	}
+	return names
+}
+
+// acceptMetadata asks for a list without what its objects hold.
+const acceptMetadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
 // list lists the stamped objects of a kind in a namespace, as they are now unless a resource version is given. Of ConfigMaps and
 // Secrets it takes the metadata alone.
 func (k *stampedKind) list(ctx context.Context, namespace, selector, resourceVersion string) ([]*leftover, error) {
@@ -174,7 +198,7 @@ func (k *stampedKind) list(ctx context.Context, namespace, selector, resourceVer
 			page := &batchv1.JobList{}
 			return page, request.Do(ctx).Into(page)
 		}
-		answer := request.SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx)
+		answer := request.SetHeader("Accept", acceptMetadata).Do(ctx)
 		if err := answer.Error(); err != nil { // Raw would leave out what the API server says about it
 			return nil, err
 		}
@@ -212,8 +236,8 @@ func leftoverOf(kind string, o runtime.Object) (*leftover, error) {
 		return nil, fmt.Errorf("%T is no %s", o, kind)
 	}
 	return &leftover{
-		object: newObject(meta), kind: kind, annotations: meta.Annotations, madeBy: types.UID(meta.Labels[lifecycle.LabelCreatedByPodUID]),
-		owned: len(meta.OwnerReferences) > 0, finished: finished,
+		object: newObject(meta), kind: kind, labels: meta.Labels, annotations: meta.Annotations, madeBy: types.UID(meta.Labels[lifecycle.LabelCreatedByPodUID]),
+		owned: len(meta.OwnerReferences) > 0, written: lastWrite(meta.ManagedFields), finished: finished,
 	}, nil
 }
 
@@ -222,7 +246,8 @@ func (k *stampedKind) note(ctx context.Context, o *object, since string) error {
 	return noteOrphan(ctx, k.client, k.resource, o, since)
 }
 
-// deleteLeftover decides once more, by what the API server says now.
+// deleteLeftover decides once more, by what the API server says now. What custom objects and those of the cluster mention is as it was
+// read a moment ago: there may be hundreds of kinds.
 func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
 	leftovers, err := f.list(ctx, f.namespace, lifecycle.LabelCreatedByPodUID, "")
 	if err != nil {
@@ -232,6 +257,7 @@ func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
 	if err != nil {
 		return err
 	}
+	around.mentions = f.mentions
 	for _, l := range leftovers {
 		if l.name != f.name || l.uid != f.uid {
 			continue
@@ -248,14 +274,24 @@ func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
 
 // surroundings reads which Pods are there, and what Pods, workloads and service accounts refer to.
 func (w *worker) surroundings(ctx context.Context, namespace string) (*surroundings, error) {
-	around := &surroundings{pods: map[types.UID]bool{}, references: map[string]bool{}}
+	around := &surroundings{pods: map[types.UID]bool{}, makers: makers{}, references: map[string]bool{}, annotated: map[string]bool{}}
 	for _, k := range kinds() {
 		if k.name != "Pod" && !k.workload {
 			continue
 		}
 		err := k.liveObjects(ctx, w.client, namespace, func(o runtime.Object) error {
-			if p, is := o.(*corev1.Pod); is {
-				around.pods[p.UID] = true
+			meta, err := apimeta.Accessor(o)
+			if err != nil {
+				return err
+			}
+			if k.workload {
+				around.makers.add(meta)
+			} else {
+				around.pods[meta.GetUID()] = true
+			}
+			around.annotate(meta.GetAnnotations())
+			for _, template := range podTemplates(o) {
+				around.annotate(template.Annotations)
 			}
 			for _, spec := range podSpecs(o) {
 				around.refer(spec)
@@ -274,6 +310,7 @@ func (w *worker) surroundings(ctx context.Context, namespace string) (*surroundi
 		return nil, fmt.Errorf("list serviceaccounts: %w", err)
 	}
 	for i := range accounts.Items {
+		around.annotate(accounts.Items[i].Annotations)
 		for _, s := range accounts.Items[i].Secrets {
 			around.references["Secret/"+s.Name] = true
 		}

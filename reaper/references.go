@@ -1,35 +1,61 @@
 package reaper
 
 import (
+	"strings"
+
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
+
+// podTemplates returns what a workload makes Pods of.
+func podTemplates(o runtime.Object) []*corev1.PodTemplateSpec {
+	switch o := o.(type) {
+	case *appsv1.Deployment:
+		return []*corev1.PodTemplateSpec{&o.Spec.Template}
+	case *appsv1.ReplicaSet:
+		return []*corev1.PodTemplateSpec{&o.Spec.Template}
+	case *appsv1.StatefulSet:
+		return []*corev1.PodTemplateSpec{&o.Spec.Template}
+	case *appsv1.DaemonSet:
+		return []*corev1.PodTemplateSpec{&o.Spec.Template}
+	case *corev1.ReplicationController:
+		if o.Spec.Template != nil {
+			return []*corev1.PodTemplateSpec{o.Spec.Template}
+		}
+	case *batchv1.Job:
+		return []*corev1.PodTemplateSpec{&o.Spec.Template}
+	case *batchv1.CronJob:
+		return []*corev1.PodTemplateSpec{&o.Spec.JobTemplate.Spec.Template}
+	}
+	return nil
+}
 
 // podSpecs returns the Pods that an object is, or makes.
 func podSpecs(o runtime.Object) []*corev1.PodSpec {
-	switch o := o.(type) {
-	case *corev1.Pod:
-		return []*corev1.PodSpec{&o.Spec}
-	case *appsv1.Deployment:
-		return []*corev1.PodSpec{&o.Spec.Template.Spec}
-	case *appsv1.ReplicaSet:
-		return []*corev1.PodSpec{&o.Spec.Template.Spec}
-	case *appsv1.StatefulSet:
-		return []*corev1.PodSpec{&o.Spec.Template.Spec}
-	case *appsv1.DaemonSet:
-		return []*corev1.PodSpec{&o.Spec.Template.Spec}
-	case *corev1.ReplicationController:
-		if o.Spec.Template != nil {
-			return []*corev1.PodSpec{&o.Spec.Template.Spec}
-		}
-	case *batchv1.Job:
-		return []*corev1.PodSpec{&o.Spec.Template.Spec}
-	case *batchv1.CronJob:
-		return []*corev1.PodSpec{&o.Spec.JobTemplate.Spec.Template.Spec}
+	if p, is := o.(*corev1.Pod); is {
+		return []*corev1.PodSpec{&p.Spec}
 	}
-	return nil
+	var specs []*corev1.PodSpec
+	for _, template := range podTemplates(o) {
+		specs = append(specs, &template.Spec)
+	}
+	return specs
+}
+
+// annotate adds the names that annotations mention: those by which others are told what to inject, or when to restart it.
+func (s *surroundings) annotate(annotations map[string]string) {
+	for key, value := range annotations {
+		if key == corev1.LastAppliedConfigAnnotation || strings.HasPrefix(key, lifecycle.Prefix) {
+			continue
+		}
+		for _, name := range namesIn(value) {
+			s.annotated[name] = true
+		}
+	}
 }
 
 // refer adds the ConfigMaps and Secrets that a Pod refers to.

@@ -119,6 +119,9 @@ func (w *worker) changed(before, after record, first bool) {
 		}
 	case *workload:
 		w.soon(r.namespace, false)
+		if after == nil && r.owner == "" {
+			w.leftoversDue(r.namespace, now)
+		}
 	case *scaler:
 		if was, _ := before.(*scaler); was == nil || after == nil || was.target != r.target { // it changes with every measurement
 			w.soon(r.namespace, false)
