@@ -15,6 +15,8 @@ const (
 	keyState      = "state"
 	keySince      = "since"
 	keyReason     = "reason"
+	keyOpenedBy   = "openedBy"
+	keyOpenedAt   = "openedAt"
 	keyReleasedBy = "releasedBy"
 	keyTaken      = "taken"
 	keyUpdated    = "updated"
@@ -57,6 +59,10 @@ func decode(cm *corev1.ConfigMap) (State, error) {
 		}
 		s.Taken = taken
 	}
+	// Servers of before there were these two leave them as they are: they are of this opening only if they are of its time.
+	if at := cm.Data[keyOpenedAt]; s.Open && at != "" && at == cm.Data[keySince] {
+		s.OpenedBy = cm.Data[keyOpenedBy]
+	}
 	return s, nil
 }
 
@@ -81,6 +87,11 @@ func encode(s *State, cm *corev1.ConfigMap) {
 	set(keyReleasedBy, s.ReleasedBy)
 	set(keyCounted, strings.Join(s.Counted, " "))
 	set(keySince, stamp(s.Since))
+	set(keyOpenedBy, s.OpenedBy)
+	set(keyOpenedAt, "")
+	if s.OpenedBy != "" {
+		set(keyOpenedAt, stamp(s.Since))
+	}
 	set(keyUpdated, stamp(s.Updated))
 }
 

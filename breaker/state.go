@@ -17,13 +17,16 @@ type State struct {
 	// Open says that nothing may be deleted until the breaker is released.
 	Open bool `json:"open"`
 
-	// Since is when it opened, or was last released; zero if neither ever happened.
+	// OpenedBy is who opened it by hand; empty if it is closed or opened by itself.
+	OpenedBy string `json:"openedBy,omitempty"`
+
+	// Since is when it opened, or was last closed; zero if neither ever happened.
 	Since time.Time `json:"since,omitzero"`
 
 	// Reason says why it is open.
 	Reason string `json:"reason,omitempty"`
 
-	// ReleasedBy is who released it last.
+	// ReleasedBy is who released it last; empty if what closed it was that deletions were given back.
 	ReleasedBy string `json:"releasedBy,omitempty"`
 
 	// Taken are the tokens that have been taken and have not grown back by Updated.
@@ -93,9 +96,25 @@ func (s *State) GiveBack(keys []string, limits Limits, now time.Time) bool {
 		s.Updated = now
 	}
 	s.Taken = max(0, s.Taken-float64(returned))
-	if s.Open && float64(limits.Burst)-s.Taken+rounding >= 1 {
-		s.Open, s.Since, s.Reason = false, now, ""
+	if s.Open && s.OpenedBy == "" && float64(limits.Burst)-s.Taken+rounding >= 1 {
+		s.Open, s.Since, s.Reason, s.ReleasedBy = false, now, "", ""
 	}
+	return true
+}
+
+// OpenByHand opens the breaker in somebody's name. Only Release closes it then. One that has opened by itself is theirs from now on,
+// and the reason says both. It returns false if somebody has opened it by hand already; then nothing changes.
+//
+// What was counted is forgotten, so that nobody is let pass who was counted before, and nothing that is given back closes the breaker:
+// servers that know nothing of OpenedBy hold to that, too.
+func (s *State) OpenByHand(by, reason string, now time.Time) bool {
+	if s.Open && s.OpenedBy != "" {
+		return false
+	}
+	if s.Open {
+		reason += fmt.Sprintf("; before that it had opened by itself at %s: %s", s.Since.UTC().Format(time.RFC3339), s.Reason)
+	}
+	*s = State{Open: true, OpenedBy: by, Reason: reason, Since: now, Taken: s.Taken, Updated: now}
 	return true
 }
 

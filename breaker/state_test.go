@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -117,5 +118,62 @@ func TestGiveBack(t *testing.T) {
 	}
 	if got := takeNew(&s, 2, later); got != 1 || !s.Open {
 		t.Errorf("got %d, open %v; want the token that was given back, and not one more", got, s.Open)
+	}
+}
+
+func TestOpenByHand(t *testing.T) {
+	var s State
+	s.Take([]string{"a"}, limits, start)
+	later := start.Add(time.Minute)
+	if !s.OpenByHand("alice", "look at v2", start) || !s.Open || s.OpenedBy != "alice" || s.Reason != "look at v2" || !s.Since.Equal(start) {
+		t.Fatalf("opened: %+v", s)
+	}
+	opened := s
+	if s.OpenByHand("bob", "me too", later) || s.OpenedBy != opened.OpenedBy || s.Reason != opened.Reason || !s.Since.Equal(start) {
+		t.Errorf("opened again: %+v", s)
+	}
+	if got := s.Take([]string{"a", "b"}, limits, later); got[0] || got[1] {
+		t.Errorf("got %v; nobody may go, whoever was counted before", got)
+	}
+	if s.GiveBack([]string{"a"}, limits, later) || !s.Open {
+		t.Errorf("what was given back closed it: %+v", s)
+	}
+	if !s.Release("bob", later) || s.Open || s.OpenedBy != "" || s.Reason != "" || s.ReleasedBy != "bob" {
+		t.Errorf("released: %+v", s)
+	}
+}
+
+// What has opened by itself may close by itself, unless somebody takes it over.
+func TestTakeOver(t *testing.T) {
+	var s State
+	s.Take([]string{"a"}, limits, start)
+	takeNew(&s, 20, start)
+	if !s.OpenByHand("alice", "it is v2", start.Add(time.Minute)) || s.OpenedBy != "alice" {
+		t.Fatalf("taken over: %+v", s)
+	}
+	if want := "it is v2; before that it had opened by itself at 2026-01-02T03:04:05Z: more than 10 deletions at once, or 6 a minute"; s.Reason != want {
+		t.Errorf("reason %q, want %q", s.Reason, want)
+	}
+	if s.GiveBack([]string{"a"}, limits, start.Add(2*time.Minute)) || !s.Open {
+		t.Errorf("what was given back closed it: %+v", s)
+	}
+}
+
+func TestCheckReason(t *testing.T) {
+	for reason, want := range map[string]string{
+		"agents of v2 stop while they work": "",
+		"Größe":                             "",
+		"":                                  "is empty",
+		" \t":                               "is empty",
+		"one\ntwo":                          "one line of text",
+		"\x1b[2J":                           "one line of text",
+		"\xff":                              "UTF-8",
+		strings.Repeat("ä", MaxReason):      "",
+		strings.Repeat("ä", MaxReason+1):    "201 characters",
+	} {
+		err := CheckReason(reason)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", reason, err, want)
+		}
 	}
 }
