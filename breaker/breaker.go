@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,7 +148,7 @@ func (b *Breaker) take(keys []string) ([]bool, error) {
 		}
 		wasOpen := state.Open
 		granted := state.Take(keys, b.options.Limits(), b.options.Now())
-		if !wasOpen {
+		if !wasOpen || slices.Contains(granted, true) { // which notes that it was asked for again
 			encode(&state, cm)
 			_, err = b.options.ConfigMaps.Update(ctx, cm, metav1.UpdateOptions{})
 		}
@@ -173,8 +174,9 @@ func (b *Breaker) take(keys []string) ([]bool, error) {
 	}
 }
 
-// GiveBack takes back what Take has counted for a key whose deletion did not come about; see State.GiveBack.
-func (b *Breaker) GiveBack(ctx context.Context, key string) error {
+// GiveBack takes back what Take has counted for a key whose deletion did not come about, unless somebody asked again less than settled
+// ago, which is how long an answer may take to become a deletion; see State.GiveBack.
+func (b *Breaker) GiveBack(ctx context.Context, key string, settled time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	for {
@@ -183,7 +185,7 @@ func (b *Breaker) GiveBack(ctx context.Context, key string) error {
 			return err
 		}
 		wasOpen := state.Open
-		if !state.GiveBack([]string{key}, b.options.Limits(), b.options.Now()) {
+		if !state.GiveBack([]string{key}, b.options.Limits(), b.options.Now(), settled) {
 			return nil
 		}
 		encode(&state, cm)

@@ -119,6 +119,7 @@ func TestBreaker(t *testing.T) {
 		}
 	})
 
+	t.Run("asked of two replicas", func(t *testing.T) { testAskedAgain(t, maps) })
 	t.Run("opened by hand", func(t *testing.T) { testOpenedByHand(t, maps, clock) })
 	t.Run("an older server leaves what it does not know", func(t *testing.T) { testOlderServer(t, maps, clock) })
 	t.Run("watched", func(t *testing.T) { testWatched(t, core, maps) })
@@ -157,7 +158,7 @@ func testOpenedByHand(t *testing.T, maps clientcorev1.ConfigMapInterface, clock 
 			t.Errorf("%s: got %v, want %q", what, err, want)
 		}
 	}
-	if err := b.GiveBack(t.Context(), "a"); err != nil || b.Closed(t.Context()) == nil {
+	if err := b.GiveBack(t.Context(), "a", settled); err != nil || b.Closed(t.Context()) == nil {
 		t.Errorf("after something was given back: %v, and it is closed", err)
 	}
 	if _, _, err := Release(t.Context(), maps, "bob", start.Add(time.Hour)); err != nil || b.Closed(t.Context()) != nil {
@@ -255,5 +256,40 @@ func testWatched(t *testing.T, core clientcorev1.CoreV1Interface, maps clientcor
 	}
 	if testutil.ToFloat64(metrics.open) != 1 {
 		t.Error("one that cannot be read counts as closed")
+	}
+}
+
+// The replica that was asked first must not give back what another one was asked for since.
+func testAskedAgain(t *testing.T, maps clientcorev1.ConfigMapInterface) {
+	put(t, maps, nil)
+	now := start
+	clock := func() time.Time { return now }
+	first, second := newBreaker(t, maps, clock), newBreaker(t, maps, clock)
+	if err := first.Take(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(30 * time.Second)
+	if err := second.Take(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	counted := func() int {
+		t.Helper()
+		s, err := Read(t.Context(), maps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(s.Counted)
+	}
+	now = now.Add(6 * time.Second)
+	if err := first.GiveBack(t.Context(), "a", settled); err != nil || counted() != 1 {
+		t.Errorf("the first: %v, %d counted; want 1", err, counted())
+	}
+	now = now.Add(30 * time.Second)
+	if err := second.GiveBack(t.Context(), "a", settled); err != nil || counted() != 0 {
+		t.Errorf("the second: %v, %d counted; want none", err, counted())
+	}
+	put(t, maps, map[string]string{keyCounted: "a", keyAskedAgain: "a=soon"})
+	if err := first.Closed(t.Context()); err == nil || !strings.Contains(err.Error(), `data.askedAgain is "a=soon"`) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -36,6 +36,10 @@ type State struct {
 	// of another replica, is let pass and not counted twice.
 	Counted []string `json:"-"`
 
+	// AskedAgain is when somebody asked last for a counted key after the first time. As long as that request may still end in a deletion,
+	// nothing is given back for the key.
+	AskedAgain map[string]time.Time `json:"-"`
+
 	// Updated is when Taken was right. Replicas write it by their own clocks.
 	Updated time.Time `json:"updated,omitzero"`
 }
@@ -66,6 +70,7 @@ func (s *State) Take(keys []string, limits Limits, now time.Time) []bool {
 		switch {
 		case slices.Contains(s.Counted, key):
 			granted[i] = true
+			s.askedAgain(key, now)
 		case s.Open:
 		case float64(limits.Burst)-s.Taken+rounding >= 1:
 			granted[i] = true
@@ -80,11 +85,22 @@ func (s *State) Take(keys []string, limits Limits, now time.Time) []bool {
 	return granted
 }
 
+func (s *State) askedAgain(key string, now time.Time) {
+	if s.AskedAgain == nil {
+		s.AskedAgain = map[string]time.Time{}
+	}
+	s.AskedAgain[key] = now
+}
+
 // GiveBack takes back what was counted for keys whose deletion did not come about; the others it passes over. An opening that
-// rests on them is undone: with their tokens there would have been room. It returns false if there was nothing to do.
-func (s *State) GiveBack(keys []string, limits Limits, now time.Time) bool {
+// rests on them is undone: with their tokens there would have been room. A key that was asked for again less than settled ago stays
+// counted: whoever asked, another replica maybe, gives it back if that comes to nothing, too. It returns false if there was nothing to do.
+func (s *State) GiveBack(keys []string, limits Limits, now time.Time, settled time.Duration) bool {
 	before := len(s.Counted)
-	s.Counted = slices.DeleteFunc(slices.Clone(s.Counted), func(key string) bool { return slices.Contains(keys, key) })
+	s.Counted = slices.DeleteFunc(slices.Clone(s.Counted), func(key string) bool {
+		again, asked := s.AskedAgain[key]
+		return slices.Contains(keys, key) && (!asked || now.Sub(again) >= settled)
+	})
 	returned := before - len(s.Counted)
 	if returned == 0 {
 		return false
@@ -123,6 +139,6 @@ func (s *State) Release(by string, now time.Time) bool {
 	if !s.Open {
 		return false
 	}
-	*s = State{Since: now, ReleasedBy: by, Updated: now, Counted: s.Counted}
+	*s = State{Since: now, ReleasedBy: by, Updated: now, Counted: s.Counted, AskedAgain: s.AskedAgain}
 	return true
 }

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// settled is how long an answer may take to become a deletion.
+const settled = 35 * time.Second
+
 var (
 	limits = Limits{Burst: 10, PerMinute: 6}
 	start  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -98,14 +101,14 @@ func TestTakeAgain(t *testing.T) {
 
 func TestGiveBack(t *testing.T) {
 	var s State
-	if s.GiveBack([]string{"a"}, limits, start) {
+	if s.GiveBack([]string{"a"}, limits, start, settled) {
 		t.Error("something was given back that was never taken")
 	}
 	s.Take([]string{"a", "b"}, limits, start)
-	if !s.GiveBack([]string{"a", "c"}, limits, start) || s.Taken != 1 || len(s.Counted) != 1 || s.Counted[0] != "b" {
+	if !s.GiveBack([]string{"a", "c"}, limits, start, settled) || s.Taken != 1 || len(s.Counted) != 1 || s.Counted[0] != "b" {
 		t.Errorf("after one of two: %+v", s)
 	}
-	if s.GiveBack([]string{"a"}, limits, start) {
+	if s.GiveBack([]string{"a"}, limits, start, settled) {
 		t.Error("given back twice")
 	}
 	// The ninth that is taken beside b is the last one that there is room for.
@@ -113,7 +116,7 @@ func TestGiveBack(t *testing.T) {
 		t.Fatalf("got %d, open %v", got, s.Open)
 	}
 	later := start.Add(time.Minute)
-	if !s.GiveBack([]string{"b"}, limits, later) || s.Open || s.Reason != "" || !s.Since.Equal(later) || s.Taken != 9 {
+	if !s.GiveBack([]string{"b"}, limits, later, settled) || s.Open || s.Reason != "" || !s.Since.Equal(later) || s.Taken != 9 {
 		t.Errorf("an opening that rests on what was given back: %+v", s)
 	}
 	if got := takeNew(&s, 2, later); got != 1 || !s.Open {
@@ -135,7 +138,7 @@ func TestOpenByHand(t *testing.T) {
 	if got := s.Take([]string{"a", "b"}, limits, later); got[0] || got[1] {
 		t.Errorf("got %v; nobody may go, whoever was counted before", got)
 	}
-	if s.GiveBack([]string{"a"}, limits, later) || !s.Open {
+	if s.GiveBack([]string{"a"}, limits, later, settled) || !s.Open {
 		t.Errorf("what was given back closed it: %+v", s)
 	}
 	if !s.Release("bob", later) || s.Open || s.OpenedBy != "" || s.Reason != "" || s.ReleasedBy != "bob" {
@@ -154,7 +157,7 @@ func TestTakeOver(t *testing.T) {
 	if want := "it is v2; before that it had opened by itself at 2026-01-02T03:04:05Z: more than 10 deletions at once, or 6 a minute"; s.Reason != want {
 		t.Errorf("reason %q, want %q", s.Reason, want)
 	}
-	if s.GiveBack([]string{"a"}, limits, start.Add(2*time.Minute)) || !s.Open {
+	if s.GiveBack([]string{"a"}, limits, start.Add(2*time.Minute), settled) || !s.Open {
 		t.Errorf("what was given back closed it: %+v", s)
 	}
 }
@@ -175,5 +178,28 @@ func TestCheckReason(t *testing.T) {
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", reason, err, want)
 		}
+	}
+}
+
+// Two replicas accept the deletion of one agent, and what the first has accepted comes to nothing: the second one's may yet come about.
+func TestGiveBackOfWhatIsAskedForAgain(t *testing.T) {
+	var s State
+	s.Take([]string{"a"}, limits, start)
+	s.Take([]string{"a"}, limits, start.Add(30*time.Second))
+	if s.GiveBack([]string{"a"}, limits, start.Add(36*time.Second), settled) || len(s.Counted) != 1 {
+		t.Errorf("given back by the first, while the second may be deleted: %+v", s)
+	}
+	if !s.GiveBack([]string{"a"}, limits, start.Add(66*time.Second), settled) || s.Taken != 0 || len(s.Counted) != 0 {
+		t.Errorf("given back by the second: %+v", s)
+	}
+	// An open breaker lets it pass as well.
+	s = State{}
+	s.Take([]string{"a"}, limits, start)
+	takeNew(&s, 20, start)
+	if got := s.Take([]string{"a"}, limits, start.Add(30*time.Second)); !got[0] || !s.Open {
+		t.Fatalf("got %v of %+v", got, s)
+	}
+	if s.GiveBack([]string{"a"}, limits, start.Add(36*time.Second), settled) || !s.Open {
+		t.Errorf("closed by what may be deleted: %+v", s)
 	}
 }

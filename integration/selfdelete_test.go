@@ -80,7 +80,7 @@ func testHeld(t *testing.T, c *cluster, audit string) {
 		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 	})
 
-	if once, err := c.metric(`agent_lifecycle_self_deletes_total{answer="accepted"} 1`); once || err != nil {
+	if once, err := c.metric(`agent_lifecycle_breaker_takes_total{result="granted"} 1`); once || err != nil {
 		t.Errorf("the API server did not ask again, which tests less; %v", err)
 	}
 	if now := c.breaker(t).Taken - taken; now < 0.5 || now > 1 {
@@ -100,6 +100,9 @@ func testHeld(t *testing.T, c *cluster, audit string) {
 	}
 	if len(found) != 1 {
 		t.Errorf("%d Events, want 1", len(found))
+	}
+	if once, err := c.metric(`agent_lifecycle_self_deletes_total{answer="accepted"} 1`); !once || err != nil {
+		t.Errorf("one agent went, and the metric does not say 1; %v", err)
 	}
 	log, err := os.ReadFile(audit)
 	if err != nil {
