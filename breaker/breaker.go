@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,12 +28,23 @@ type OpenError struct {
 	// Since is when it opened, Reason says why.
 	Since  time.Time
 	Reason string
+
+	// OpenedBy is who opened it by hand; empty if it opened by itself.
+	OpenedBy string
 }
 
 // Error implements error. It says how the breaker is released.
 func (e *OpenError) Error() string {
-	return fmt.Sprintf("the circuit breaker is open since %s (%s); no agent deletes itself until an operator has looked: "+
-		"kubectl agents breaker status, kubectl agents breaker release", e.Since.UTC().Format(time.RFC3339), e.Reason)
+	why := e.Reason
+	if e.OpenedBy != "" {
+		why = "opened by " + e.OpenedBy + ": " + e.Reason
+	}
+	return fmt.Sprintf("the circuit breaker is open since %s (%s); nothing is deleted until an operator has looked: "+
+		"kubectl agents breaker status, kubectl agents breaker release", e.Since.UTC().Format(time.RFC3339), why)
+}
+
+func openError(s *State) *OpenError {
+	return &OpenError{Since: s.Since, Reason: s.Reason, OpenedBy: s.OpenedBy}
 }
 
 // Options of a Breaker. All are required.
@@ -136,7 +148,7 @@ func (b *Breaker) take(keys []string) ([]bool, error) {
 		}
 		wasOpen := state.Open
 		granted := state.Take(keys, b.options.Limits(), b.options.Now())
-		if !wasOpen {
+		if !wasOpen || slices.Contains(granted, true) { // which notes that it was asked for again
 			encode(&state, cm)
 			_, err = b.options.ConfigMaps.Update(ctx, cm, metav1.UpdateOptions{})
 		}
@@ -155,15 +167,16 @@ func (b *Breaker) take(keys []string) ([]bool, error) {
 		}
 		b.options.Metrics.took(count, len(keys)-count, state.Open)
 		if state.Open && !wasOpen {
-			b.options.Logger.Error("The circuit breaker has opened: no agent deletes itself until it is released",
+			b.options.Logger.Error("The circuit breaker has opened: nothing is deleted until it is released",
 				"reason", state.Reason, "granted", count, "refused", len(keys)-count)
 		}
-		return granted, &OpenError{Since: state.Since, Reason: state.Reason}
+		return granted, openError(&state)
 	}
 }
 
-// GiveBack takes back what Take has counted for a key whose deletion did not come about; see State.GiveBack.
-func (b *Breaker) GiveBack(ctx context.Context, key string) error {
+// GiveBack takes back what Take has counted for a key whose deletion did not come about, unless somebody asked again less than settled
+// ago, which is how long an answer may take to become a deletion; see State.GiveBack.
+func (b *Breaker) GiveBack(ctx context.Context, key string, settled time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	for {
@@ -172,7 +185,7 @@ func (b *Breaker) GiveBack(ctx context.Context, key string) error {
 			return err
 		}
 		wasOpen := state.Open
-		if !state.GiveBack([]string{key}, b.options.Limits(), b.options.Now()) {
+		if !state.GiveBack([]string{key}, b.options.Limits(), b.options.Now(), settled) {
 			return nil
 		}
 		encode(&state, cm)
@@ -200,7 +213,7 @@ func (b *Breaker) Closed(ctx context.Context) error {
 	}
 	b.options.Metrics.saw(state.Open)
 	if state.Open {
-		return &OpenError{Since: state.Since, Reason: state.Reason}
+		return openError(&state)
 	}
 	return nil
 }
@@ -211,16 +224,30 @@ func Read(ctx context.Context, configMaps ConfigMaps) (State, error) {
 	return state, err
 }
 
-// Release closes the breaker in somebody's name. It returns the state before and after.
+// Release closes the breaker in somebody's name. It returns the state before and after, which are equal if it was closed.
 func Release(ctx context.Context, configMaps ConfigMaps, by string, now time.Time) (before, after State, err error) {
+	return change(ctx, configMaps, func(s *State) bool { return s.Release(by, now) })
+}
+
+// Open opens the breaker in somebody's name, for a reason that CheckReason accepts. It returns the state before and after, which are
+// equal if somebody had opened it by hand already.
+func Open(ctx context.Context, configMaps ConfigMaps, by, reason string, now time.Time) (before, after State, err error) {
+	if err := CheckReason(reason); err != nil {
+		return State{}, State{}, err
+	}
+	return change(ctx, configMaps, func(s *State) bool { return s.OpenByHand(by, reason, now) })
+}
+
+// change writes what do makes of the state, unless it returns false.
+func change(ctx context.Context, configMaps ConfigMaps, do func(*State) bool) (before, after State, err error) {
 	for {
 		cm, state, err := read(ctx, configMaps)
 		if err != nil {
 			return State{}, State{}, err
 		}
 		before, after = state, state
-		if !after.Release(by, now) {
-			return before, after, nil
+		if !do(&after) {
+			return before, before, nil
 		}
 		encode(&after, cm)
 		_, err = configMaps.Update(ctx, cm, metav1.UpdateOptions{})

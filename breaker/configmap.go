@@ -15,10 +15,13 @@ const (
 	keyState      = "state"
 	keySince      = "since"
 	keyReason     = "reason"
+	keyOpenedBy   = "openedBy"
+	keyOpenedAt   = "openedAt"
 	keyReleasedBy = "releasedBy"
 	keyTaken      = "taken"
 	keyUpdated    = "updated"
 	keyCounted    = "counted"
+	keyAskedAgain = "askedAgain"
 )
 
 const (
@@ -57,6 +60,18 @@ func decode(cm *corev1.ConfigMap) (State, error) {
 		}
 		s.Taken = taken
 	}
+	for entry := range strings.FieldsSeq(cm.Data[keyAskedAgain]) {
+		key, text, _ := strings.Cut(entry, "=")
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			return invalid(keyAskedAgain, "words like KEY=2026-01-02T03:04:05Z")
+		}
+		s.askedAgain(key, at)
+	}
+	// Servers of before there were these two leave them as they are: they are of this opening only if they are of its time.
+	if at := cm.Data[keyOpenedAt]; s.Open && at != "" && at == cm.Data[keySince] {
+		s.OpenedBy = cm.Data[keyOpenedBy]
+	}
 	return s, nil
 }
 
@@ -80,8 +95,25 @@ func encode(s *State, cm *corev1.ConfigMap) {
 	set(keyReason, s.Reason)
 	set(keyReleasedBy, s.ReleasedBy)
 	set(keyCounted, strings.Join(s.Counted, " "))
+	set(keyAskedAgain, askedAgain(s))
 	set(keySince, stamp(s.Since))
+	set(keyOpenedBy, s.OpenedBy)
+	set(keyOpenedAt, "")
+	if s.OpenedBy != "" {
+		set(keyOpenedAt, stamp(s.Since))
+	}
 	set(keyUpdated, stamp(s.Updated))
+}
+
+// askedAgain writes when the keys that are counted still were asked for again, in the order of Counted.
+func askedAgain(s *State) string {
+	var entries []string
+	for _, key := range s.Counted {
+		if at, asked := s.AskedAgain[key]; asked {
+			entries = append(entries, key+"="+stamp(at))
+		}
+	}
+	return strings.Join(entries, " ")
 }
 
 func stamp(t time.Time) string {

@@ -13,11 +13,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "agent_lifecycle_breaker_open",
-			Help: "Whether the circuit breaker of deletions was open when it was last looked at.",
+			Help: "Whether the circuit breaker of deletions is open, as this process saw it last.",
 		}),
 		takes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "agent_lifecycle_breaker_takes_total",
-			Help: "Deletions that asked the circuit breaker, by what it said.",
+			Help: "Questions whether one more agent may be deleted, by what the circuit breaker said. The same agent may ask more than once.",
 		}, []string{"result"}),
 	}
 	for _, result := range []string{"granted", "refused", "failed"} {

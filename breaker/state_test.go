@@ -2,9 +2,13 @@ package breaker
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
+
+// settled is how long an answer may take to become a deletion.
+const settled = 35 * time.Second
 
 var (
 	limits = Limits{Burst: 10, PerMinute: 6}
@@ -97,14 +101,14 @@ func TestTakeAgain(t *testing.T) {
 
 func TestGiveBack(t *testing.T) {
 	var s State
-	if s.GiveBack([]string{"a"}, limits, start) {
+	if s.GiveBack([]string{"a"}, limits, start, settled) {
 		t.Error("something was given back that was never taken")
 	}
 	s.Take([]string{"a", "b"}, limits, start)
-	if !s.GiveBack([]string{"a", "c"}, limits, start) || s.Taken != 1 || len(s.Counted) != 1 || s.Counted[0] != "b" {
+	if !s.GiveBack([]string{"a", "c"}, limits, start, settled) || s.Taken != 1 || len(s.Counted) != 1 || s.Counted[0] != "b" {
 		t.Errorf("after one of two: %+v", s)
 	}
-	if s.GiveBack([]string{"a"}, limits, start) {
+	if s.GiveBack([]string{"a"}, limits, start, settled) {
 		t.Error("given back twice")
 	}
 	// The ninth that is taken beside b is the last one that there is room for.
@@ -112,10 +116,90 @@ func TestGiveBack(t *testing.T) {
 		t.Fatalf("got %d, open %v", got, s.Open)
 	}
 	later := start.Add(time.Minute)
-	if !s.GiveBack([]string{"b"}, limits, later) || s.Open || s.Reason != "" || !s.Since.Equal(later) || s.Taken != 9 {
+	if !s.GiveBack([]string{"b"}, limits, later, settled) || s.Open || s.Reason != "" || !s.Since.Equal(later) || s.Taken != 9 {
 		t.Errorf("an opening that rests on what was given back: %+v", s)
 	}
 	if got := takeNew(&s, 2, later); got != 1 || !s.Open {
 		t.Errorf("got %d, open %v; want the token that was given back, and not one more", got, s.Open)
+	}
+}
+
+func TestOpenByHand(t *testing.T) {
+	var s State
+	s.Take([]string{"a"}, limits, start)
+	later := start.Add(time.Minute)
+	if !s.OpenByHand("alice", "look at v2", start) || !s.Open || s.OpenedBy != "alice" || s.Reason != "look at v2" || !s.Since.Equal(start) {
+		t.Fatalf("opened: %+v", s)
+	}
+	opened := s
+	if s.OpenByHand("bob", "me too", later) || s.OpenedBy != opened.OpenedBy || s.Reason != opened.Reason || !s.Since.Equal(start) {
+		t.Errorf("opened again: %+v", s)
+	}
+	if got := s.Take([]string{"a", "b"}, limits, later); got[0] || got[1] {
+		t.Errorf("got %v; nobody may go, whoever was counted before", got)
+	}
+	if s.GiveBack([]string{"a"}, limits, later, settled) || !s.Open {
+		t.Errorf("what was given back closed it: %+v", s)
+	}
+	if !s.Release("bob", later) || s.Open || s.OpenedBy != "" || s.Reason != "" || s.ReleasedBy != "bob" {
+		t.Errorf("released: %+v", s)
+	}
+}
+
+// What has opened by itself may close by itself, unless somebody takes it over.
+func TestTakeOver(t *testing.T) {
+	var s State
+	s.Take([]string{"a"}, limits, start)
+	takeNew(&s, 20, start)
+	if !s.OpenByHand("alice", "it is v2", start.Add(time.Minute)) || s.OpenedBy != "alice" {
+		t.Fatalf("taken over: %+v", s)
+	}
+	if want := "it is v2; before that it had opened by itself at 2026-01-02T03:04:05Z: more than 10 deletions at once, or 6 a minute"; s.Reason != want {
+		t.Errorf("reason %q, want %q", s.Reason, want)
+	}
+	if s.GiveBack([]string{"a"}, limits, start.Add(2*time.Minute), settled) || !s.Open {
+		t.Errorf("what was given back closed it: %+v", s)
+	}
+}
+
+func TestCheckReason(t *testing.T) {
+	for reason, want := range map[string]string{
+		"agents of v2 stop while they work": "",
+		"Größe":                             "",
+		"":                                  "is empty",
+		" \t":                               "is empty",
+		"one\ntwo":                          "one line of text",
+		"\x1b[2J":                           "one line of text",
+		"\xff":                              "UTF-8",
+		strings.Repeat("ä", MaxReason):      "",
+		strings.Repeat("ä", MaxReason+1):    "201 characters",
+	} {
+		err := CheckReason(reason)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", reason, err, want)
+		}
+	}
+}
+
+// Two replicas accept the deletion of one agent, and what the first has accepted comes to nothing: the second one's may yet come about.
+func TestGiveBackOfWhatIsAskedForAgain(t *testing.T) {
+	var s State
+	s.Take([]string{"a"}, limits, start)
+	s.Take([]string{"a"}, limits, start.Add(30*time.Second))
+	if s.GiveBack([]string{"a"}, limits, start.Add(36*time.Second), settled) || len(s.Counted) != 1 {
+		t.Errorf("given back by the first, while the second may be deleted: %+v", s)
+	}
+	if !s.GiveBack([]string{"a"}, limits, start.Add(66*time.Second), settled) || s.Taken != 0 || len(s.Counted) != 0 {
+		t.Errorf("given back by the second: %+v", s)
+	}
+	// An open breaker lets it pass as well.
+	s = State{}
+	s.Take([]string{"a"}, limits, start)
+	takeNew(&s, 20, start)
+	if got := s.Take([]string{"a"}, limits, start.Add(30*time.Second)); !got[0] || !s.Open {
+		t.Fatalf("got %v of %+v", got, s)
+	}
+	if s.GiveBack([]string{"a"}, limits, start.Add(36*time.Second), settled) || !s.Open {
+		t.Errorf("closed by what may be deleted: %+v", s)
 	}
 }

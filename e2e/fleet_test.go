@@ -201,3 +201,45 @@ func TestBreaker(t *testing.T) {
 	}
 	expectAllGone(bad)
 }
+
+// TestStoppedByHand: an operator stops every deletion. An agent that runs then and goes idle waits for the release, and its sidecar says
+// who has stopped it and why.
+func TestStoppedByHand(t *testing.T) {
+	releaseBreaker(t)
+	maps := client.CoreV1().ConfigMaps(systemNamespace)
+	operator := kubectlAgents(t)
+	t.Cleanup(func() { // the tests after this one need it closed
+		if _, _, err := breaker.Release(context.WithoutCancel(t.Context()), maps, "e2e", time.Now()); err != nil {
+			t.Error(err)
+		}
+	})
+	idle := bear(t, "stopped")
+	idle.awaitAge()
+	const reason = "agents stop while they work"
+	if code, said := operator("breaker", "open", "--reason", reason); code != 0 || !strings.HasPrefix(said, "opened by ") {
+		t.Fatalf("breaker open: exit code %d: %s", code, said)
+	}
+	if code, said := operator("breaker"); code != 1 || !strings.Contains(said, reason) {
+		t.Errorf("breaker: exit code %d: %s", code, said)
+	}
+	idle.leave42()
+	idle.expectSidecarSays(reason)
+	time.Sleep(10 * time.Second)
+	if d, err := client.AppsV1().Deployments(agentsNamespace).Get(t.Context(), idle.name, metav1.GetOptions{}); err != nil || d.DeletionTimestamp != nil {
+		t.Errorf("the agent went while every deletion was stopped: %v", err)
+	}
+	eventually(t, lifeTimeout, func(ctx context.Context) error {
+		list, err := client.CoreV1().Events(systemNamespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=BreakerOpened"})
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(list.Items, func(e corev1.Event) bool { return strings.Contains(e.Message, reason) }) {
+			return fmt.Errorf("none of %d Events tells of the opening", len(list.Items))
+		}
+		return nil
+	})
+	if code, said := operator("breaker", "release"); code != 0 || !strings.HasPrefix(said, "released; it was open since ") {
+		t.Fatalf("breaker release: exit code %d: %s", code, said)
+	}
+	idle.expectGone()
+}

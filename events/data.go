@@ -71,6 +71,23 @@ type CapData struct {
 	Since time.Time `json:"since"`
 }
 
+// BreakerData goes with BreakerOpened and BreakerClosed.
+type BreakerData struct {
+	// Namespace, ConfigMap and UID say where the breaker keeps its state.
+	Namespace string `json:"namespace"`
+	ConfigMap string `json:"configMap"`
+	UID       string `json:"uid"`
+
+	// By is the user name of who opened or released it, as the API server knows it; absent if nobody did.
+	By string `json:"by,omitempty"`
+
+	// Reason is for people.
+	Reason string `json:"reason,omitempty"`
+
+	// Since is when it opened or closed. It tells one opening from the next.
+	Since time.Time `json:"since"`
+}
+
 // Namespace returns an event of one of the Namespace types. Source is who says so; at is when it is said.
 func Namespace(source string, t Type, d NamespaceData, at time.Time) Event {
 	return Event{ID: id(t, d.UID, d.Since, at), Source: source, Type: t, Subject: "namespaces/" + d.Namespace, Time: at, Data: d}
@@ -92,6 +109,14 @@ func Agent(source string, t Type, d AgentData, at time.Time) Event {
 func Cap(source string, d CapData, at time.Time) Event {
 	return Event{
 		ID: id(ReaperCapExceeded, d.Kind, d.Since, at), Source: source, Type: ReaperCapExceeded, Subject: "kinds/" + d.Kind,
+		Time: at, Data: d,
+	}
+}
+
+// Breaker returns a BreakerOpened or BreakerClosed. Source is who says so; at is when it is said.
+func Breaker(source string, t Type, d BreakerData, at time.Time) Event {
+	return Event{
+		ID: id(t, d.UID, d.Since, at), Source: source, Type: t, Subject: "namespaces/" + d.Namespace + "/configmaps/" + d.ConfigMap,
 		Time: at, Data: d,
 	}
 }

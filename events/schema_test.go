@@ -50,6 +50,10 @@ func dataOf(t Type) (data any, required []string) {
 	switch {
 	case t == ReaperCapExceeded:
 		return CapData{}, nil
+	case t == BreakerOpened:
+		return BreakerData{}, []string{"reason"}
+	case t == BreakerClosed:
+		return BreakerData{}, nil
 	case strings.HasPrefix(string(t), "agent."):
 		switch t {
 		case AgentRunning, AgentIdle, AgentShutdown:
@@ -206,6 +210,10 @@ func full(t Type) Event {
 			Namespace: "dexorder-agents", Deployment: "a", UID: "u2", UserType: "free", Pod: "a-1", ExitCode: &code,
 			Reason: "because", Time: start, Deadline: start,
 		}, start)
+	case BreakerData:
+		return Breaker("/test", t, BreakerData{
+			Namespace: "dexorder-system", ConfigMap: "lifecycle-breaker", UID: "u3", By: "alice", Reason: "because", Since: start,
+		}, start)
 	default:
 		return Cap("/test", CapData{Kind: "Namespace", Candidates: 3, Allowed: 2, Total: 4, Reason: "because", Since: start}, start)
 	}
@@ -300,6 +308,8 @@ func TestPage(t *testing.T) {
 			again = Namespace(example.Source, example.Type, decode[NamespaceData](t, example.Data), example.Time)
 		case AgentData:
 			again = Agent(example.Source, example.Type, decode[AgentData](t, example.Data), example.Time)
+		case BreakerData:
+			again = Breaker(example.Source, example.Type, decode[BreakerData](t, example.Data), example.Time)
 		default:
 			again = Cap(example.Source, decode[CapData](t, example.Data), example.Time)
 		}

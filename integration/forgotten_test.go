@@ -39,6 +39,7 @@ func TestForgotten(t *testing.T) {
 	t.Run("a Pod of another agent", func(t *testing.T) { testForgedPod(t, c) })
 	t.Run("an agent that is changed meanwhile", func(t *testing.T) { testChangedMeanwhile(t, c) })
 	t.Run("circuit breaker", func(t *testing.T) { testReaperBreaker(t, c) })
+	t.Run("stopped by hand", func(t *testing.T) { testReapersStoppedByHand(t, c) })
 	t.Run("an agent that cannot be looked after", func(t *testing.T) { testNotLookedAfter(t, c) })
 	t.Run("more agents than the cap", func(t *testing.T) { testAgentCap(t, c) })
 	t.Run("claims", func(t *testing.T) { testOrphanedClaims(t, c) })

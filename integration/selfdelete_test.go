@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ func TestSelfDelete(t *testing.T) {
 	t.Run("apply to what is being deleted", func(t *testing.T) { testApplyWhileDeleted(t, c) })
 	t.Run("claim", func(t *testing.T) { testOwnClaim(t, c) })
 	t.Run("gateway", func(t *testing.T) { testGateway(t, c) })
+	t.Run("stopped by hand", func(t *testing.T) { testStoppedByHand(t, c) })
 	t.Run("breaker", func(t *testing.T) { testBreaker(t, c) })
 	t.Run("server away", func(t *testing.T) { testSelfDeleteServerAway(t, c) })
 }
@@ -78,7 +80,7 @@ func testHeld(t *testing.T, c *cluster, audit string) {
 		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 	})
 
-	if once, err := c.metric(`agent_lifecycle_self_deletes_total{answer="accepted"} 1`); once || err != nil {
+	if once, err := c.metric(`agent_lifecycle_breaker_takes_total{result="granted"} 1`); once || err != nil {
 		t.Errorf("the API server did not ask again, which tests less; %v", err)
 	}
 	if now := c.breaker(t).Taken - taken; now < 0.5 || now > 1 {
@@ -98,6 +100,9 @@ func testHeld(t *testing.T, c *cluster, audit string) {
 	}
 	if len(found) != 1 {
 		t.Errorf("%d Events, want 1", len(found))
+	}
+	if once, err := c.metric(`agent_lifecycle_self_deletes_total{answer="accepted"} 1`); !once || err != nil {
+		t.Errorf("one agent went, and the metric does not say 1; %v", err)
 	}
 	log, err := os.ReadFile(audit)
 	if err != nil {
@@ -361,6 +366,56 @@ func testGateway(t *testing.T, c *cluster) {
 		denied(t, gateway.Delete(t.Context(), o), "gateway")
 	}
 	denied(t, gateway.DeleteAllOf(t.Context(), &appsv1.Deployment{}, client.InNamespace(agents)), "gateway")
+}
+
+// testStoppedByHand: from the moment that an operator opens the breaker no agent deletes itself, and Kubernetes Events tell why.
+func testStoppedByHand(t *testing.T, c *cluster) {
+	l, again := c.live(t, "stopped"), c.live(t, "counted")
+	l.exits(t, lifecycle.ExitIdle)
+	again.exits(t, lifecycle.ExitIdle)
+	// One that was counted before, and whose deletion did not come about, is no exception.
+	judged := c.breaker(t).Counted
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: breaker.Name}}
+	c.get(t, cm)
+	if cm.Data == nil {
+		cm.Data = map[string]string{}
+	}
+	cm.Data["counted"] = strings.Join(append(judged, string(again.deployment.UID)), " ")
+	if err := c.Client.Update(t.Context(), cm); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := breaker.Open(t.Context(), c.breakers(t), "alice", "agents of v2 stop while they work", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	opened := time.Now()
+	for _, l := range []*life{l, again} {
+		got, err := l.deletesItself(t.Context())
+		refused(t, got, err, http.StatusTooManyRequests, "opened by alice: agents of v2 stop while they work")
+	}
+	eventually(t, "metric", func() (bool, error) { return c.metric("agent_lifecycle_breaker_open 1") })
+	if took := time.Since(opened); took > 5*time.Second {
+		t.Errorf("known after %s", took)
+	}
+	if _, _, err := breaker.Release(t.Context(), c.breakers(t), "bob", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*life{l, again} {
+		got, err := l.deletesItself(t.Context())
+		accepted(t, got, err)
+	}
+	for reason, want := range map[string]string{
+		"BreakerOpened": "opened by alice: agents of v2 stop while they work", "BreakerClosed": "closed by bob",
+	} {
+		eventually(t, "Event "+reason, func() (bool, error) {
+			var list corev1.EventList
+			if err := c.Client.List(t.Context(), &list, client.InNamespace(installation.SystemNamespace)); err != nil {
+				return false, err
+			}
+			return slices.ContainsFunc(list.Items, func(e corev1.Event) bool {
+				return e.Reason == reason && e.InvolvedObject.Name == breaker.Name && e.InvolvedObject.UID == cm.UID && strings.Contains(e.Message, want)
+			}), nil
+		})
+	}
 }
 
 func testBreaker(t *testing.T, c *cluster) {

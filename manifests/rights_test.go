@@ -52,6 +52,8 @@ var (
 	}
 	rightsToBreaker = []string{
 		"dexorder-system: get configmaps named lifecycle-breaker",
+		"dexorder-system: list configmaps named lifecycle-breaker",
+		"dexorder-system: watch configmaps named lifecycle-breaker",
 		"dexorder-system: update configmaps named lifecycle-breaker",
 	}
 	rightsToRules = []string{
@@ -231,6 +233,19 @@ func TestRightsInRoleNamespace(t *testing.T) {
 	want := map[string][]string{"ServiceAccount dexorder-system/lifecycle-webhook": rightsInRoleNamespace}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rights by subject (-want +got):\n%s", diff)
+	}
+}
+
+// Who may open the breaker by hand can release it, too, and can do nothing else. The installation binds nobody to that.
+func TestRightsOfBreakerOperators(t *testing.T) {
+	role := as[rbacv1.Role](t, one(t, render(t, "overlays/prod"), "Role", "lifecycle-breaker-operator"))
+	got := map[string][]string{}
+	grant(got, role.Namespace, []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: "alice"}}, role.Rules)
+	want := map[string][]string{"User /alice": {
+		"dexorder-system: get configmaps named lifecycle-breaker", "dexorder-system: update configmaps named lifecycle-breaker",
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rights (-want +got):\n%s", diff)
 	}
 }
 

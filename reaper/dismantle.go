@@ -111,6 +111,9 @@ func (d *dismantler) next(ctx context.Context) bool {
 	case errors.Is(err, errUngranted):
 		d.sayUngranted(ctx, name)
 		d.queue.Forget(name)
+	case heldBy(err) != nil:
+		d.Logger.InfoContext(ctx, "A namespace waits for the circuit breaker", "namespace", name, "error", heldBy(err))
+		d.queue.AddRateLimited(name)
 	case err != nil && ctx.Err() == nil:
 		d.Metrics.failures.Inc()
 		d.Logger.WarnContext(ctx, "A namespace could not be taken apart; trying again", "namespace", name, "error", err)
@@ -142,6 +145,8 @@ func (d *dismantler) dismantleNow(ctx context.Context, result *Result) error {
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
+			case isOpen(err):
+				d.say(ctx, result, Decision{Kind: "Namespace", Name: name, Verdict: string(Dismantled), Reason: "it waits: " + heldBy(err).Error()}, false)
 			case err != nil:
 				d.Metrics.failures.Inc()
 				d.Logger.WarnContext(ctx, "A namespace could not be taken apart; the next pass tries again", "namespace", name, "error", err)
@@ -195,6 +200,9 @@ func (d *dismantler) step(ctx context.Context, name string) (again bool, err err
 		return false, nil
 	}
 	if err := d.granted(ctx, n); err != nil {
+		return false, err
+	}
+	if err := d.closed(ctx); err != nil { // before anything is kept of what stays
 		return false, err
 	}
 	dead, err := d.confirm(ctx, n)

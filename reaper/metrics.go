@@ -43,8 +43,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		leading:   gauge("agent_lifecycle_reaper_leading", "1 in the replica that does the reaper's work."),
-		owned:     counters("agent_lifecycle_reaper_owner_changes_total", "Claims and Services of agents whose owner references or user type were set right.", "kind"),
-		restarted: counter("agent_lifecycle_reaper_restarts_total", "Agents that ended with 42, were kept, and got a fresh Pod."),
+		owned:     counters("agent_lifecycle_reaper_owner_changes_total", "Times that a claim or Service of an agent had its owner references or user type set right.", "kind"),
+		restarted: counter("agent_lifecycle_reaper_restarts_total", "Fresh Pods of agents that ended with 42 and were kept; one agent may get several."),
 
 		passes: counters("agent_lifecycle_reaper_passes_total", "Passes by their result: good, failed, or capped, which deleted nothing since it would have deleted too much.",
 			"reaper", "result"),

@@ -17,6 +17,7 @@ func (w *worker) deleteEach(ctx context.Context, result *Result, n int, describe
 	var mu sync.Mutex
 	failed := 0
 	var first error
+	var unreadable error
 	for i := range n {
 		if ctx.Err() != nil {
 			break
@@ -33,6 +34,12 @@ func (w *worker) deleteEach(ctx context.Context, result *Result, n int, describe
 				w.Metrics.reaped.WithLabelValues(result.Reaper).Inc()
 			case gone(err):
 				return nil
+			case heldBy(err) != nil:
+				d.Verdict, d.Reason = "kept", heldBy(err).Error()
+				result.keep(heldReason)
+				if !heldBy(err).Open() {
+					unreadable = heldBy(err)
+				}
 			case errors.Is(err, errKept), apierrors.IsConflict(err):
 				d.Verdict, d.Reason = "kept", err.Error()
 				result.keep("changed meanwhile")
@@ -55,4 +62,8 @@ func (w *worker) deleteEach(ctx context.Context, result *Result, n int, describe
 	if first != nil {
 		result.Error = fmt.Sprintf("%d of %d could not be deleted, the first: %v", failed, n, first)
 	}
+	result.fail(unreadable)
 }
+
+// heldReason is what a pass counts of what the circuit breaker has kept.
+const heldReason = "the circuit breaker lets nothing be deleted"

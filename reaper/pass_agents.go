@@ -143,11 +143,11 @@ func (w *worker) deleteForgotten(ctx context.Context, f forgotten) error {
 		return kept("%s", reason)
 	}
 	if err := w.Breaker.Take(ctx, string(d.UID)); err != nil {
-		return kept("%v", err)
+		return &HeldError{err}
 	}
 	opts := preconditions(&a.object)
 	opts.PropagationPolicy = new(metav1.DeletePropagationForeground)
-	return w.client.AppsV1().Deployments(f.namespace).Delete(ctx, f.name, opts)
+	return w.client.AppsV1().Deployments(f.namespace).Delete(withToken(ctx), f.name, opts)
 }
 
 // onlyPod returns the Pod of a forgotten agent, if no other one of its agent is there that may work.

@@ -35,7 +35,7 @@ const RequestTimeout = time.Minute
 // settleBefore is how long changes are collected before namespaces are looked at again.
 const settleBefore = time.Second
 
-// Breaker is asked before an agent is deleted or started again. Package breaker has it.
+// Breaker is asked before anything is deleted, and before an agent is started again. Package breaker has it.
 type Breaker interface {
 	// Closed returns nil if it is closed.
 	Closed(ctx context.Context) error
@@ -88,6 +88,7 @@ func New(options Options) (*Reaper, error) {
 		return nil, fmt.Errorf("reaper: %w", err)
 	}
 	config.Timeout = RequestTimeout
+	GuardDeletes(config, options.Breaker)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("reaper: %w", err)
@@ -297,6 +298,14 @@ func (w *worker) passes(ctx context.Context) error {
 	}
 }
 
+// release lets go of what has been kept for long enough, unless nothing may be deleted.
+func (w *worker) release(ctx context.Context) error {
+	if err := w.closed(ctx); err != nil {
+		return err
+	}
+	return w.Archiver.Release(ctx)
+}
+
 func covered(policy *v1alpha1.LifecyclePolicy) []v1alpha1.Namespaces {
 	all := make([]v1alpha1.Namespaces, 0, len(policy.Profiles))
 	for i := range policy.Profiles {
@@ -331,11 +340,11 @@ func (w *worker) pass(ctx context.Context) *Report {
 	}
 	if now := w.Now(); w.mayWrite() && now.Sub(w.released) >= releaseInterval {
 		w.released = now
-		if err := w.Archiver.Release(ctx); err != nil && ctx.Err() == nil {
+		if err := w.release(ctx); err != nil && ctx.Err() == nil && !isOpen(err) {
 			w.Logger.WarnContext(ctx, "What has been kept for long enough could not be let go; that is tried again later", "error", err)
 		}
 	}
-	if err := w.pruneTemplates(ctx); err != nil && ctx.Err() == nil {
+	if err := w.pruneTemplates(ctx); err != nil && ctx.Err() == nil && !isOpen(err) {
 		w.Logger.WarnContext(ctx, "Templates that no namespace needs could not be deleted; the next pass tries again", "error", err)
 	}
 	return report

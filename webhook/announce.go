@@ -55,6 +55,7 @@ func (e *Events) SelfDelete(ctx context.Context, namespace string, proof *policy
 	select {
 	case e.queue <- event:
 	default:
+		e.metrics.selfDeleted()
 		e.metrics.eventsLost.Inc()
 		e.log.WarnContext(ctx, "Too many events wait to be written; this one is dropped", "namespace", namespace,
 			"deployment", proof.Deployment, "message", event.Message)
@@ -84,7 +85,11 @@ func (e *Events) write(ctx context.Context, event *corev1.Event) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), eventTimeout)
 	defer cancel()
 	_, err := e.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
+	if apierrors.IsAlreadyExists(err) {
+		return // another server, or this one before it was started again, has told of it and counted it
+	}
+	e.metrics.selfDeleted()
+	if err != nil {
 		e.metrics.eventsLost.Inc()
 		e.log.WarnContext(ctx, "An event could not be written", "namespace", event.Namespace,
 			"deployment", event.InvolvedObject.Name, "message", event.Message, "error", err)

@@ -42,6 +42,11 @@ func testEvents(t *testing.T, core clientcorev1.CoreV1Interface) {
 	if len(list.Items) != maxEvents-1 {
 		t.Errorf("%d events, want %d", len(list.Items), maxEvents-1)
 	}
+	// Each agent once, also the one of which two servers tell, and those whose event was lost.
+	accepted, want := metric(t, registry, `agent_lifecycle_self_deletes_total{answer="accepted"}`), fmt.Sprint(maxEvents+10-1)
+	if accepted != want {
+		t.Errorf("%s agents count as deleted, want %s", accepted, want)
+	}
 	if n := metric(t, registry, `agent_lifecycle_self_delete_events_lost_total`); n != "10" {
 		t.Errorf("%s events were lost, want 10", n)
 	}

@@ -30,8 +30,8 @@ type ConfirmerOptions struct {
 	// Deleted says whether the Deployment of that UID is terminating or gone. With live it is asked of the API server.
 	Deleted func(ctx context.Context, namespace, name string, uid types.UID, live bool) (bool, error)
 
-	// GiveBack takes back what the breaker has counted of a Deployment.
-	GiveBack func(ctx context.Context, uid string) error
+	// GiveBack takes back what the breaker has counted of a Deployment, unless it was asked for again less than settled ago.
+	GiveBack func(ctx context.Context, uid string, settled time.Duration) error
 
 	// Announcer is told of what is confirmed.
 	Announcer Announcer
@@ -173,7 +173,7 @@ func (c *Confirmer) drop(d acceptedDelete) bool {
 
 func (c *Confirmer) giveBack(ctx context.Context, d acceptedDelete) {
 	log := c.options.Logger.With("namespace", d.namespace, "deployment", d.proof.Deployment)
-	if err := c.options.GiveBack(ctx, string(d.proof.DeploymentUID)); err != nil {
+	if err := c.options.GiveBack(ctx, string(d.proof.DeploymentUID), confirmWithin); err != nil {
 		log.WarnContext(ctx, "The circuit breaker keeps the count of an agent that was not deleted", "error", err)
 		return
 	}

@@ -33,7 +33,7 @@ func newConfirming(deleted func(live bool) (bool, error)) *confirming {
 	c := &confirming{deleted: deleted, metrics: prometheus.NewRegistry()}
 	c.Confirmer = NewConfirmer(ConfirmerOptions{
 		Deleted: func(_ context.Context, _, _ string, _ types.UID, live bool) (bool, error) { return c.deleted(live) },
-		GiveBack: func(context.Context, string) error {
+		GiveBack: func(context.Context, string, time.Duration) error {
 			c.returned.Add(1)
 			return nil
 		},

@@ -38,7 +38,7 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "agent_lifecycle_admission_decisions_total",
 			Help: "Decisions of /validate. deny, warn and audit count once for each rule that was violated; allow, uncovered " +
-				"and fault have no rule. Dry runs are not counted.",
+				"and fault have no rule. Dry runs are not counted. The API server may ask about one request more than once.",
 		}, []string{"rule", "verdict", "kind", "profile"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "agent_lifecycle_admission_duration_seconds",
@@ -75,7 +75,8 @@ func NewMetrics(registry prometheus.Registerer, version string) *Metrics {
 	}
 	m.selfDeletes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "agent_lifecycle_self_deletes_total",
-		Help: "Agents that asked to be deleted, by the answer. The same agent asks again after not-yet and breaker-open.",
+		Help: "Agents that asked to be deleted. accepted: agents whose deletion has begun, each once, whichever servers were asked; the " +
+			"others: answers, of which the same agent gets more than one, since it asks again after not-yet and breaker-open.",
 	}, []string{"answer"})
 	for _, answer := range []string{selfDeleteAccepted, selfDeleteNotYet, selfDeleteRefused, selfDeleteOpen} {
 		m.selfDeletes.WithLabelValues(answer)

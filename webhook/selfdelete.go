@@ -69,11 +69,12 @@ const (
 	selfDeleteOpen     = "breaker-open"
 )
 
-// countSelfDelete counts the answers to agents that ask to be deleted, and not those to the gateway.
+// countSelfDelete counts the answers to agents that ask to be deleted, and not those to the gateway. An acceptance is none yet: the API
+// server may ask about one deletion more than once, since the Deployment changes when its Pod ends, and the sidecar asks another server
+// where an answer is lost. Events counts it when the deletion has begun.
 func (m *Metrics) countSelfDelete(a *answer) {
 	switch {
 	case a.proof != nil:
-		m.selfDeletes.WithLabelValues(selfDeleteAccepted).Inc()
 	case a.verdict == verdictNotYet:
 		m.selfDeletes.WithLabelValues(selfDeleteNotYet).Inc()
 	case a.verdict == verdictOpen:
@@ -82,6 +83,9 @@ func (m *Metrics) countSelfDelete(a *answer) {
 		m.selfDeletes.WithLabelValues(selfDeleteRefused).Inc()
 	}
 }
+
+// selfDeleted counts an agent whose deletion has begun.
+func (m *Metrics) selfDeleted() { m.selfDeletes.WithLabelValues(selfDeleteAccepted).Inc() }
 
 // selfDeleteRule is the id of the policy's rule.
 const selfDeleteRule = "self-delete"

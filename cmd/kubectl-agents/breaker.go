@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,23 +21,48 @@ import (
 	"github.com/dexorder/agent-lifecycle/internal/program"
 )
 
-const breakerHelp = `More agents than the policy allows wanted to delete themselves: then the breaker opens, and none is deleted until
-somebody has looked and released it. A bad image that makes every agent end with 42 would otherwise erase the fleet.
+const breakerHelp = `While the breaker is open nothing is deleted for being idle or forgotten, in no namespace: no agent deletes itself, and no reaper
+deletes an agent, a claim, a leftover, a namespace or an archive. It opens by itself when more agents want to delete themselves than the
+policy allows: a bad image that makes every agent end with 42 would otherwise erase the fleet. By hand it is opened when something is
+deleted that must not be. Nothing is lost meanwhile: what wants to go waits.
 
-  kubectl agents breaker status     exit 0: closed, 1: open, 2: could not be found out
+  kubectl agents breaker            what it is now: exit 0: closed, 1: open, 2: could not be found out
+  kubectl agents breaker status     the same
+  kubectl agents breaker open       stop every deletion, within a second, until somebody releases it; needs --reason
   kubectl agents breaker release    close it again, with a full allowance
+
+Where it is open already by somebody's hand, open changes nothing and says since when, by whom and why. It takes the right to update the
+ConfigMap lifecycle-breaker, as release does: the Role lifecycle-breaker-operator has it.
+
+Examples:
+  kubectl agents breaker open --reason "agents of image v2 stop while they work"
+  kubectl agents breaker status -o json
+  kubectl agents breaker release
 `
+
+// What the verb breaker is asked to do.
+const (
+	breakerStatus  = "status"
+	breakerOpen    = "open"
+	breakerRelease = "release"
+)
 
 var breakerVerb = verb{
 	name:    "breaker",
-	summary: "see whether agents may delete themselves, and let them again",
+	summary: "see whether anything may be deleted, stop every deletion, and let them go on",
 	help:    breakerHelp,
-	actions: []string{"status", "release"},
+	actions: []string{breakerStatus, breakerOpen, breakerRelease},
+	usual:   breakerStatus,
 	bind: func(flags *pflag.FlagSet) func(streams) int {
 		b := &breakerFlags{}
 		b.clusterFlags.bind(flags)
 		flags.StringVarP(&b.output, "output", "o", "text", "text or json (status)")
-		return func(s streams) int { return b.run(s, flags.Arg(0)) }
+		flags.StringVar(&b.reason, "reason", "", fmt.Sprintf(
+			"why nothing may be deleted, in one line of at most %d characters; agents and people who wait are told (open; required)", breaker.MaxReason))
+		return func(s streams) int {
+			b.reasoned = flags.Changed("reason")
+			return b.run(s, cmp.Or(flags.Arg(0), breakerStatus))
+		}
 	},
 }
 
@@ -70,13 +97,34 @@ const clusterTimeout = 30 * time.Second
 
 type breakerFlags struct {
 	clusterFlags
-	output string
+	output, reason string
+
+	// reasoned says that --reason was given.
+	reasoned bool
+}
+
+// check says what is wrong with the flags for an action; nil if nothing is.
+func (b *breakerFlags) check(action string) error {
+	if b.output != "text" && b.output != "json" {
+		return fmt.Errorf("--output %q: accepted are text and json", b.output)
+	}
+	switch {
+	case action != breakerOpen && b.reasoned:
+		return fmt.Errorf("--reason is for kubectl agents breaker %s", breakerOpen)
+	case action == breakerOpen && !b.reasoned:
+		return errors.New(`kubectl agents breaker open: say why nothing may be deleted, with --reason "…"`)
+	case action == breakerOpen:
+		if err := breaker.CheckReason(b.reason); err != nil {
+			return fmt.Errorf("--reason: %w", err)
+		}
+	}
+	return nil
 }
 
 func (b *breakerFlags) run(s streams, action string) int {
 	s = s.forPeople()
-	if b.output != "text" && b.output != "json" {
-		s.fail("--output %q: accepted are text and json", b.output)
+	if err := b.check(action); err != nil {
+		s.fail("%v", err)
 		return exitNotUnderstood
 	}
 	config, err := b.config()
@@ -92,7 +140,10 @@ func (b *breakerFlags) run(s streams, action string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), clusterTimeout)
 	defer cancel()
 	maps := core.ConfigMaps(b.namespace)
-	if action == "release" {
+	switch action {
+	case breakerOpen:
+		return b.open(ctx, s, maps, userName(ctx, config))
+	case breakerRelease:
 		return b.release(ctx, s, maps, userName(ctx, config))
 	}
 	state, err := breaker.Read(ctx, maps)
@@ -115,13 +166,23 @@ func (b *breakerFlags) print(s streams, state *breaker.State) {
 	}
 	switch {
 	case state.Open:
-		fmt.Fprintf(s.out, "open since %s: %s\nNo agent deletes itself until you say so: kubectl agents breaker release\n",
-			state.Since.Local().Format(time.RFC3339), state.Reason)
+		fmt.Fprintf(s.out, "open since %s\nNothing is deleted until somebody says so: kubectl agents breaker release\n", opening(state))
+	case state.ReleasedBy == "" && !state.Since.IsZero():
+		fmt.Fprintf(s.out, "closed by itself at %s: deletions that had opened it did not come about\n", state.Since.Local().Format(time.RFC3339))
 	case state.ReleasedBy != "":
 		fmt.Fprintf(s.out, "closed; released by %s at %s\n", state.ReleasedBy, state.Since.Local().Format(time.RFC3339))
 	default:
 		fmt.Fprintln(s.out, "closed")
 	}
+}
+
+// opening says since when a breaker is open, by whom and why.
+func opening(state *breaker.State) string {
+	since := state.Since.Local().Format(time.RFC3339)
+	if state.OpenedBy == "" {
+		return since + ": " + state.Reason
+	}
+	return fmt.Sprintf("%s, opened by %s: %s", since, state.OpenedBy, state.Reason)
 }
 
 // unreadable says why nothing is known. Where there is no breaker, another namespace may have been meant.
@@ -134,6 +195,23 @@ func (b *breakerFlags) unreadable(s streams, err error) int {
 	return exitNotUnderstood
 }
 
+func (b *breakerFlags) open(ctx context.Context, s streams, maps breaker.ConfigMaps, by string) int {
+	before, after, err := breaker.Open(ctx, maps, by, b.reason, time.Now())
+	switch {
+	case err != nil:
+		return b.unreadable(s, err)
+	case before.OpenedBy != "":
+		fmt.Fprintf(s.out, "it was open already, and nothing was changed: since %s\n", opening(&before))
+		return exitOK
+	case before.Open:
+		fmt.Fprintf(s.out, "it had opened by itself at %s; from now on it is open by your hand\n", before.Since.Local().Format(time.RFC3339))
+	default:
+		fmt.Fprintf(s.out, "opened by %s: %s\n", after.OpenedBy, after.Reason)
+	}
+	fmt.Fprintln(s.out, "Nothing is deleted until somebody says so: kubectl agents breaker release")
+	return exitOK
+}
+
 func (b *breakerFlags) release(ctx context.Context, s streams, maps breaker.ConfigMaps, by string) int {
 	before, _, err := breaker.Release(ctx, maps, by, time.Now())
 	if err != nil {
@@ -143,8 +221,7 @@ func (b *breakerFlags) release(ctx context.Context, s streams, maps breaker.Conf
 		fmt.Fprintln(s.out, "it was closed; nothing was changed")
 		return exitOK
 	}
-	fmt.Fprintf(s.out, "released; it was open since %s: %s\nAgents that wait are deleted within a minute.\n",
-		before.Since.Local().Format(time.RFC3339), before.Reason)
+	fmt.Fprintf(s.out, "released; it was open since %s\nAgents that wait are deleted within a minute.\n", opening(&before))
 	return exitOK
 }
 

@@ -58,6 +58,9 @@ type verb struct {
 	// actions are the words of which the verb takes one. Without any it takes none.
 	actions []string
 
+	// usual is the action of a verb that was given none; empty if one must be given.
+	usual string
+
 	// argument is what the verb may be given one of, in capitals.
 	argument string
 
@@ -122,7 +125,7 @@ func (v verb) run(args []string, s streams) int {
 	case err != nil:
 		s.fail("%v; see kubectl agents %s --help", err, v.name)
 		return exitNotUnderstood
-	case len(v.actions) > 0 && (flags.NArg() != 1 || !slices.Contains(v.actions, flags.Arg(0))):
+	case len(v.actions) > 0 && !v.takes(flags.Args()):
 		s.fail("kubectl agents %s: say which; accepted: %s", v.name, strings.Join(v.actions, ", "))
 		return exitNotUnderstood
 	case v.argument != "" && flags.NArg() > 1:
@@ -133,6 +136,14 @@ func (v verb) run(args []string, s streams) int {
 		return exitNotUnderstood
 	}
 	return do(s)
+}
+
+// takes says whether the words after a verb with actions are one of these, or none where it has a usual one.
+func (v verb) takes(words []string) bool {
+	if len(words) == 0 {
+		return v.usual != ""
+	}
+	return len(words) == 1 && slices.Contains(v.actions, words[0])
 }
 
 func writeOverview(w io.Writer) {
@@ -161,7 +172,11 @@ func (v verb) choice() string {
 	if len(v.actions) == 0 {
 		return ""
 	}
-	return " " + strings.Join(v.actions, "|")
+	choice := strings.Join(v.actions, "|")
+	if v.usual != "" {
+		choice = "[" + choice + "]"
+	}
+	return " " + choice
 }
 
 func verbNames() []string {

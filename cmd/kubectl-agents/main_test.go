@@ -99,6 +99,14 @@ func TestGolden(t *testing.T) {
 		{name: "deprovision-no-role", args: "deprovision", code: 2},
 		{name: "deprovision-no-cluster", args: "deprovision agent-ceo --kubeconfig testdata/none.yaml", code: 2},
 
+		{name: "breaker-help", args: "breaker --help"},
+		{name: "breaker-unknown", args: "breaker close", code: 2},
+		{name: "breaker-open-no-reason", args: "breaker open", code: 2},
+		{name: "breaker-open-empty-reason", args: "breaker open --reason=", code: 2},
+		{name: "breaker-open-long-reason", args: "breaker open --reason=" + strings.Repeat("x", 201), code: 2},
+		{name: "breaker-release-reason", args: "breaker release --reason=done", code: 2},
+		{name: "breaker-no-cluster", args: "breaker --kubeconfig testdata/none.yaml", code: 2},
+
 		{name: "restore-help", args: "restore --help"},
 		{name: "restore-two", args: "restore agent-ceo agent-cfo", code: 2},
 		{name: "restore-bad-timeout", args: "restore --timeout=0s", code: 2},

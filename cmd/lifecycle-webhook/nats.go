@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,10 @@ const eventSource = "/agent-lifecycle/reaper"
 type published struct {
 	publisher *events.Publisher
 	now       func() time.Time
+
+	mu sync.Mutex
+	// breaker is what was last published of the circuit breaker, to be published anew where events were lost.
+	breaker *events.Event
 }
 
 // newPublished returns an Announcer and the part that has to run beside it; nil where there is no NATS. states says how things stand.
@@ -31,6 +36,9 @@ func newPublished(config events.Config, states func() []reaper.Event, registry p
 	p.publisher, err = events.New(events.Options{
 		Config: config, Now: time.Now, Metrics: events.NewMetrics(registry), Logger: log,
 		Rebuild: func(ctx context.Context) {
+			if event := p.breakerEvent(); event != nil && p.publisher.PublishWhenRoom(ctx, *event) != nil {
+				return
+			}
 			for _, e := range states() {
 				if event, has := p.event(e); has && p.publisher.PublishWhenRoom(ctx, event) != nil {
 					return

@@ -33,7 +33,7 @@ type reaperParts struct {
 	core      clientcorev1.CoreV1Interface
 	namespace string
 	policies  *webhook.PolicyFile
-	breaker   *breaker.Breaker
+	breaker   breakerParts
 	registry  prometheus.Registerer
 	log       *slog.Logger
 }
@@ -43,6 +43,7 @@ func newReaper(f *reapingFlags, p reaperParts) (*reaper.Reaper, []program.Compon
 	log := p.log.With("part", "reaper")
 	bounded := rest.CopyConfig(p.config)
 	bounded.Timeout = reaper.RequestTimeout
+	reaper.GuardDeletes(bounded, p.breaker)
 	clients, err := archive.ClientsFor(bounded)
 	if err != nil {
 		return nil, nil, fmt.Errorf("archive: %w", err)
@@ -55,9 +56,11 @@ func newReaper(f *reapingFlags, p reaperParts) (*reaper.Reaper, []program.Compon
 	if err != nil {
 		return nil, nil, fmt.Errorf("events: %w", err)
 	}
+	watchers := []breaker.Announcer{}
 	if nats != nil {
-		tell, parts = append(tell, nats), append(parts, nats)
+		tell, parts, watchers = append(tell, nats), append(parts, nats), append(watchers, nats)
 	}
+	parts = append(parts, p.breaker.watch(p.core, p.namespace, log, watchers...))
 	if f.dryRun {
 		tell, parts = nil, nil
 	}

@@ -143,6 +143,8 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 			return err
 		}
 		components = append(append(components, parts...), r)
+	} else {
+		components = append(components, circuitBreaker.watch(core, f.namespace, log))
 	}
 	log.Info("Starting", "version", program.Version(version), "policy", f.policy, "certs", f.certs)
 	return program.Run(ctx, func(ctx context.Context) error { return server.Run(ctx, admission, health) },
@@ -190,16 +192,6 @@ func newCertificate(f *flags, config *rest.Config, log *slog.Logger) (certs.Sour
 	return certs.NewSelfManaged(certs.SelfManagedOptions{
 		Config: config, Logger: log, SecretNamespace: f.namespace, SecretName: f.caSecret,
 		DNSNames: append([]string{service, service + ".cluster.local"}, f.dnsNames...), Registrations: registrations,
-	})
-}
-
-func newBreaker(core clientcorev1.CoreV1Interface, namespace string, policies *webhook.PolicyFile, registry prometheus.Registerer, log *slog.Logger) *breaker.Breaker {
-	return breaker.New(breaker.Options{
-		ConfigMaps: core.ConfigMaps(namespace), Now: time.Now, Metrics: breaker.NewMetrics(registry), Logger: log,
-		Limits: func() breaker.Limits {
-			limits := policies.SelfDelete().Breaker
-			return breaker.Limits{Burst: int(limits.Burst), PerMinute: int(limits.PerMinute)}
-		},
 	})
 }
 

@@ -81,6 +81,7 @@ func TestRunbooks(t *testing.T) {
 		blocks(t, page, "### An agent does not stop"),
 		blocks(t, page, "### The gateway makes no agents"),
 		blocks(t, page, "### No server answers")))
+	shell(t, "", blocks(t, page, "## Stop all deletion now"))
 	shell(t, breakerOpened, slices.Concat(
 		blocks(t, page, "### An agent stays after 42"),
 		blocks(t, page, "## The breaker is open")))
