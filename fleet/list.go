@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/workload"
 )
@@ -35,6 +36,10 @@ type Entry struct {
 	// SidecarImage is empty where it has none.
 	SidecarImage string
 	Sidecar      Sidecar
+
+	// Upgrade is what an upgrade would change of it, for people. OtherParts says that the sidecar's image is none of that.
+	Upgrade    []string
+	OtherParts bool
 
 	// Storage is none, kept or temporary: whether what it has stored outlives it. StorageProtected says why it does although its tier
 	// would delete it.
@@ -197,6 +202,10 @@ func (j *Judge) entry(n Namespace, d *appsv1.Deployment, pod *corev1.Pod, answer
 		e.NeverStops = "its lifecycle manager says that idle shutdown is off"
 	}
 	e.Sidecar, e.SidecarImage = j.SidecarOf(d.Namespace, d)
+	if e.Sidecar != SidecarCurrent {
+		renewed, _ := j.Renewed(d.Namespace, d)
+		e.Upgrade, e.OtherParts = Changes(d, renewed), imageOf(policy.SidecarOf(renewed)) == e.SidecarImage
+	}
 	e.Storage = "none"
 	if len(workload.Claims(&d.Spec.Template.Spec)) > 0 {
 		e.Storage = "kept"

@@ -22,8 +22,8 @@ Of an agent that does not run the reason is the kubelet's, such as ImagePullBack
 what its lifecycle manager says on port 8377, by way of the API server; an agent that says nothing is RUNNING, and when it stops is
 unknown. STOPS is "never" where its user type never stops, and "-" while something keeps it alive.
 
-A sidecar is outdated if the next upgrade would change it, or what else is injected. The whole story of one agent:
-kubectl agents status NAME.
+A sidecar is outdated if an upgrade would give the agent another one. Where it is today's, and an upgrade would change what else is injected,
+the other parts are. What an upgrade would change, and the whole story of one agent: kubectl agents status NAME.
 
 Examples:
   kubectl agents list
@@ -133,8 +133,11 @@ func shownTime(t time.Time) string {
 
 func shownSidecar(e *fleet.Entry) string {
 	sidecar := cmp.Or(e.SidecarImage, "none")
-	if e.Sidecar != fleet.SidecarCurrent {
-		sidecar += " (" + string(e.Sidecar) + ")"
+	switch {
+	case e.Sidecar == fleet.SidecarCurrent:
+		return sidecar
+	case e.OtherParts:
+		return sidecar + " (other parts outdated)"
 	}
-	return sidecar
+	return sidecar + " (" + string(e.Sidecar) + ")"
 }

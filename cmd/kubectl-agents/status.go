@@ -13,8 +13,8 @@ import (
 )
 
 const statusHelp = `What is known of one agent, by the name of its Deployment: its state and since when, what keeps it alive or keeps it from running, in the
-kubelet's words, when it stops, why it is not deleted when it is idle (if it is not), and whether its storage outlives it. The states are
-those of kubectl agents list.
+kubelet's words, when it stops, why it is not deleted when it is idle (if it is not), what an upgrade would change of it, and whether its storage outlives
+it. The states are those of kubectl agents list.
 
 Examples:
   kubectl agents status agent-user-abc123
@@ -87,6 +87,9 @@ func writeStatus(w io.Writer, e *fleet.Entry, now time.Time) error {
 		lines = append(lines, [2]string{"stays", why})
 	}
 	lines = append(lines, [][2]string{{"user type", cmp.Or(string(e.UserType), "none")}, {"sidecar", shownSidecar(e)}}...)
+	for _, change := range e.Upgrade {
+		lines = append(lines, [2]string{"upgrade", change})
+	}
 	storage := e.Storage
 	if e.StorageProtected != "" {
 		storage += ", protected: " + e.StorageProtected
