@@ -61,7 +61,7 @@ var provisionVerb = verb{
 		p := &provisionFlags{}
 		flags.StringVar(&p.role.Org, "org", "", "the namespace's label org; the reaper looks after those that its policy lists")
 		flags.StringVar(&p.role.Environment, "env", "", "the namespace's label environment")
-		flags.StringVar(&p.role.Image, "image", "", "what the agent runs")
+		flags.StringVar(&p.role.Image, "image", "", "what the agent's container runs: the one called agent, or that the template's annotation names, or the only one")
 		flags.StringVar(&p.role.Dir, "from", "", "`DIRECTORY` of a kustomization to use in place of the template")
 		flags.StringArrayVar(&p.role.Components, "with", nil,
 			"`COMPONENT` of the template to add, may be given more than once: "+strings.Join(provision.Components(), ", "))
