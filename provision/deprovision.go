@@ -130,6 +130,9 @@ func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by stri
 		if protection := lifecycle.ProtectionOf(o, p.now()); protection != "" {
 			s.Keeps = append(s.Keeps, nameOf(o)+" is protected: "+protection)
 		}
+		if by := (scalers{}).of(o); by != "" {
+			s.Keeps = append(s.Keeps, fmt.Sprintf("%s scales %s: take it off its hands", by, nameOf(o)))
+		}
 		w, err := stopping(o)
 		s.Workloads = append(s.Workloads, w)
 		return err

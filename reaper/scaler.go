@@ -5,6 +5,9 @@ import (
 	"strings"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	workloads "github.com/dexorder/agent-lifecycle/workload"
 )
 
 // A workload without replicas wants no Pod by itself. Something else may, which scales it to 0 and back: then what looks idle is at work,
@@ -46,4 +49,19 @@ func (f *facts) scaled() []string {
 	}
 	slices.Sort(scaled)
 	return scaled
+}
+
+// scaledBy names what sets the replicas of a workload as it is now, or suspends it; empty if nothing does.
+func (f *facts) scaledBy(kind, name string, meta *metav1.ObjectMeta) string {
+	for _, s := range f.scalers {
+		if !s.deleting && s.target == kind+"/"+name {
+			return "HorizontalPodAutoscaler " + s.name
+		}
+	}
+	return workloads.ScaledBy(meta)
+}
+
+// withoutScaling leaves out of a drift what an autoscaler sets: how many replicas there are, or whether a CronJob is suspended.
+func (d drift) withoutScaling() drift {
+	return slices.DeleteFunc(slices.Clone(d), func(f finding) bool { return f.path == "spec.replicas" || f.path == "spec.suspend" })
 }
