@@ -126,32 +126,21 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 		return v
 	}
 
-	since, known := instant(n, lifecycle.AnnotationIdleSince, now)
-	markedAt, marked := instant(n, lifecycle.AnnotationReaping, now)
-	if undone(n, markedAt, marked) {
-		known, marked = false, false
-	}
-	if !known {
-		since = now
+	idle := idlenessOf(n, active, now)
+	if !idle.noted {
 		w.set(lifecycle.AnnotationIdleSince, now.UTC().Format(time.RFC3339))
 	}
-	if active.After(since) {
-		since = active
-	}
-	if idle := now.Sub(since); idle < policy.Namespaces.IdleAfter.Duration {
+	since := idle.since
+	if idle.ripeAt(policy).After(now) {
 		w.clear(lifecycle.AnnotationReaping, lifecycle.AnnotationSightings)
 		return w.verdict(Idle, fmt.Sprintf("nothing has run there since %s, which is less than %s ago",
 			since.UTC().Format(time.RFC3339), policy.Namespaces.IdleAfter.Duration))
 	}
 	reason = "nothing has run there since " + since.UTC().Format(time.RFC3339) + ", and nothing wants to"
-	if marked {
+	if idle.marked {
 		return w.verdict(Dismantled, reason)
 	}
-	seen, err := strconv.Atoi(n.annotations[lifecycle.AnnotationSightings])
-	if err != nil || seen < 0 {
-		seen = 0
-	}
-	seen++
+	seen := idle.sightings + 1
 	if seen < int(policy.Sightings) {
 		w.clear(lifecycle.AnnotationReaping) // there is none, or one that says nothing
 		w.set(lifecycle.AnnotationSightings, strconv.Itoa(seen))
