@@ -57,7 +57,8 @@ func (a *Audit) Run(ctx context.Context, namespace string, report func(*Report) 
 	}
 	for name, n := range namespaces {
 		if labels, ok := a.PodSecurity[name]; ok {
-			namespaces[name] = Namespace{n.Name, labels}
+			n.Labels = labels
+			namespaces[name] = n
 		}
 	}
 	facts := map[string]map[string]policy.Claim{} // by namespace

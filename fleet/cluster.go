@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -81,36 +82,36 @@ func (c *Cluster) KeepsRestartRules() (bool, error) {
 
 // Namespace is a namespace that holds agents.
 type Namespace struct {
-	Name   string
-	Labels map[string]string
+	Name                string
+	Labels, Annotations map[string]string
 }
 
 // Namespaces returns the namespaces for which covers holds, by name. With a name it is that one alone, which must exist.
 func (c *Cluster) Namespaces(ctx context.Context, name string, covers func(string) bool) (map[string]Namespace, error) {
 	if name != "" {
-		labels, err := c.namespaceLabels(ctx, name)
-		return map[string]Namespace{name: {name, labels}}, err
+		n, err := c.namespace(ctx, name)
+		return map[string]Namespace{name: n}, err
 	}
 	found := map[string]Namespace{}
 	err := c.eachMetadata(ctx, apiResource{plural: "namespaces"}, "", "", func(m *metav1.PartialObjectMetadata) error {
 		if covers(m.Name) {
-			found[m.Name] = Namespace{m.Name, m.Labels}
+			found[m.Name] = Namespace{m.Name, m.Labels, m.Annotations}
 		}
 		return nil
 	})
 	return found, err
 }
 
-func (c *Cluster) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
-	var labels map[string]string
+func (c *Cluster) namespace(ctx context.Context, name string) (Namespace, error) {
+	found := Namespace{Name: name}
 	err := patiently(ctx, func(ctx context.Context) error {
 		n, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 		if err == nil {
-			labels = n.Labels
+			found.Labels, found.Annotations = n.Labels, n.Annotations
 		}
 		return err
 	})
-	return labels, err
+	return found, err
 }
 
 func (c *Cluster) deployment(ctx context.Context, t target) (*appsv1.Deployment, error) {
@@ -155,6 +156,7 @@ func (r apiResource) path(namespace string) []string {
 var (
 	deployments = apiResource{appsv1.SchemeGroupVersion.WithKind("Deployment"), "deployments"}
 	claims      = apiResource{corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), "persistentvolumeclaims"}
+	autoscalers = apiResource{autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler"), "horizontalpodautoscalers"}
 )
 
 // page is what there is to know of any list.

@@ -69,7 +69,7 @@ func seenPod(pod *corev1.Pod, answer said, idleFor time.Duration, now time.Time)
 	state := agentState(pod)
 	switch {
 	case state == nil:
-	case state.Terminated != nil && state.Terminated.ExitCode == lifecycle.ExitIdle:
+	case workload.EndedIdle(state.Terminated):
 		return Seen{Work: Ended, Reason: fmt.Sprintf("Pod %s has ended with exit code %d, and goes", pod.Name, lifecycle.ExitIdle)}
 	case state.Running == nil && (state.Waiting != nil || state.Terminated != nil):
 		return Seen{Work: Stopped, Reason: fmt.Sprintf("the agent's container in Pod %s does not run", pod.Name)}
@@ -118,14 +118,52 @@ func seenPod(pod *corev1.Pod, answer said, idleFor time.Duration, now time.Time)
 
 // agentState returns what the kubelet says of the agent's container; nil if nothing.
 func agentState(pod *corev1.Pod) *corev1.ContainerState {
-	i, err := workload.AgentContainerOfPod(pod, "")
-	if err != nil {
-		return nil
-	}
-	for j := range pod.Status.ContainerStatuses {
-		if s := &pod.Status.ContainerStatuses[j]; s.Name == pod.Spec.Containers[i].Name {
-			return &s.State
-		}
+	if s := workload.AgentContainerStatus(pod); s != nil {
+		return &s.State
 	}
 	return nil
+}
+
+// reported is what an agent's state is decided by; zero where there is no answer.
+func reported(status *idle.Status) workload.ManagerReport {
+	if status == nil {
+		return workload.ManagerReport{}
+	}
+	r := workload.ManagerReport{State: status.State, Since: status.Since}
+	if status.Deadline != nil {
+		r.Deadline = *status.Deadline
+	}
+	return r
+}
+
+// keptBy says what keeps an agent alive, by its lifecycle manager, for people: what holds it now, or else its last activity.
+func keptBy(status *idle.Status, now time.Time) string {
+	var holders []idle.Keeper
+	for _, k := range status.KeptAliveBy {
+		if k.Kind != "activity" && k.Kind != "policy" {
+			holders = append(holders, k)
+		}
+	}
+	if len(holders) > 0 {
+		k := holders[0]
+		reason := "kept alive by " + k.Kind
+		if k.ID != "" {
+			reason += fmt.Sprintf(" %q", k.ID)
+		}
+		if k.Reason != "" {
+			reason += fmt.Sprintf(" (%q)", k.Reason)
+		}
+		if len(holders) > 1 {
+			reason += fmt.Sprintf(" and %d more", len(holders)-1)
+		}
+		return reason
+	}
+	reason := "it does not say when it was last active"
+	if at := status.LastActivity.At; !at.IsZero() {
+		reason = fmt.Sprintf("last active (%q) %s ago", status.LastActivity.Source, now.Sub(at).Round(time.Second))
+	}
+	if status.State == lifecycle.Idle {
+		reason += ", and warned"
+	}
+	return reason
 }

@@ -90,12 +90,13 @@ func (j *Judge) NeedsClaims(namespace string) bool {
 	return len(needs.Claims) > 0
 }
 
-// Renewed returns a Deployment as it would be stored with today's injected parts, and whether more of it changes than that it was asked
-// for.
+// Renewed returns a Deployment as it would be stored with today's injected parts, and whether its agent lacks any of them: that it was
+// asked for, and what means the same to the agent's Pod, is no change.
 func (j *Judge) Renewed(namespace string, stored *appsv1.Deployment) (renewed *appsv1.Deployment, changes bool) {
 	renewed = stored.DeepCopy()
 	if injector := j.policy.Injector(namespace); injector != nil {
 		askAnew(renewed, stored.Spec.Template.Annotations[lifecycle.AnnotationRenewedAt]+" and now")
+		j.acceptEquivalents(renewed)
 		patch, _ := injector.Deployment(renewed, stored, j.options)
 		changes = len(patch) > 0
 	}

@@ -15,7 +15,6 @@ import (
 	psaapi "k8s.io/pod-security-admission/api"
 	"sigs.k8s.io/yaml"
 
-	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 	"github.com/dexorder/agent-lifecycle/workload"
@@ -255,28 +254,5 @@ func TestIsAudited(t *testing.T) {
 	}
 	if isAudited(nil) || isAudited(&metav1.OwnerReference{APIVersion: "argoproj.io/v1alpha1", Kind: "Workflow"}) {
 		t.Error("what nobody looks at counts as looked at")
-	}
-}
-
-func TestEntry(t *testing.T) {
-	j := judgeBy(t)
-	agent, _ := j.Renewed(namespace, plain(good, func(d *appsv1.Deployment) {
-		d.Status.ReadyReplicas = 1
-		d.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
-			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "alice-data"},
-		}}}
-	}))
-	e := j.entry(agent, Seen{Work: IsIdle, Since: now})
-	if e.State != lifecycle.Idle || e.Storage != "kept" || e.UserType != lifecycle.Free || e.Sidecar != SidecarCurrent || !e.Since.Equal(now) {
-		t.Errorf("%+v", e)
-	}
-	agent.Labels[lifecycle.LabelUserType] = string(lifecycle.Anonymous)
-	if e := j.entry(agent, Seen{Work: Working}); e.State != lifecycle.Running || e.Storage != "temporary" {
-		t.Errorf("%+v", e)
-	}
-	for want, s := range map[lifecycle.State]Work{lifecycle.Shutdown: Ended, lifecycle.Created: Stopped} {
-		if e := j.entry(agent, Seen{Work: s}); e.State != want {
-			t.Errorf("%s: %s, want %s", s, e.State, want)
-		}
 	}
 }

@@ -160,7 +160,7 @@ func (r *Roll) nextPod(ctx context.Context, would *appsv1.Deployment) (*Step, er
 	if replicasOf(would) == 0 {
 		return nil, nil
 	}
-	labels, err := r.Cluster.namespaceLabels(ctx, would.Namespace)
+	n, err := r.Cluster.namespace(ctx, would.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (r *Roll) nextPod(ctx context.Context, would *appsv1.Deployment) (*Step, er
 	if err != nil {
 		return nil, err
 	}
-	next := r.Judge.Return(would.Namespace, labels, workload.FromDeployment(would), would, chainOf("Deployment"), claims)
+	next := r.Judge.Return(would.Namespace, n.Labels, workload.FromDeployment(would), would, chainOf("Deployment"), claims)
 	if next.Allowed() {
 		return nil, nil
 	}

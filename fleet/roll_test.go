@@ -328,6 +328,11 @@ func TestListAsksAtOnce(t *testing.T) {
 			}
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
+		case strings.HasSuffix(r.URL.Path, "/persistentvolumeclaims"):
+			answer = metav1.PartialObjectMetadataList{}
+		case strings.HasSuffix(r.URL.Path, "/horizontalpodautoscalers"): // which the caller has no right to
+			w.WriteHeader(http.StatusForbidden)
+			answer = metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonForbidden, Code: http.StatusForbidden}
 		case strings.HasSuffix(r.URL.Path, "/namespaces"):
 			list := metav1.PartialObjectMetadataList{}
 			for i := range agents {
@@ -356,9 +361,13 @@ func TestListAsksAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	err = List(t.Context(), c, judgeBy(t), "", "", time.Minute, func(e Entry) error { got = append(got, e.Namespace); return nil })
+	lister := &Lister{Cluster: c, Judge: judgeBy(t), Now: time.Now}
+	unread, err := lister.List(t.Context(), func(e Entry) error { got = append(got, e.Namespace); return nil })
 	if want := "agent-0 agent-1 agent-2 agent-3 agent-4 agent-5 agent-6 agent-7"; err != nil || strings.Join(got, " ") != want {
 		t.Errorf("%q, %v", got, err)
+	}
+	if len(unread) != 1 || !strings.HasPrefix(unread[0], "which autoscalers there are is not shown: ") {
+		t.Errorf("not read: %q", unread)
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 
 type anonymousGoes struct{}
 
+func (anonymousGoes) StopsWhenIdle(lifecycle.UserType) bool { return true }
+
 func (anonymousGoes) DeletesStorage(t lifecycle.UserType) bool { return t == lifecycle.Anonymous }
 
 func newTestGateway(t *testing.T) *Gateway {

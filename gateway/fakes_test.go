@@ -24,8 +24,10 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// noTiers keeps the storage of everybody.
+// noTiers keeps the storage of everybody, and stops everybody but enterprise.
 type noTiers struct{}
+
+func (noTiers) StopsWhenIdle(t lifecycle.UserType) bool { return t != lifecycle.Enterprise }
 
 func (noTiers) DeletesStorage(lifecycle.UserType) bool { return false }
 

@@ -80,13 +80,13 @@ func handler(changed func(o any, gone bool)) cache.ResourceEventHandler {
 // slim drops what nobody here looks at, and that is most of a Pod.
 func slim(o any) (any, error) {
 	if m, err := meta.Accessor(o); err == nil {
-		m.SetManagedFields(nil)
+		m.SetManagedFields(workload.IdentifyingManagers(m.GetManagedFields()))
 	}
 	switch o := o.(type) {
 	case *corev1.Pod:
 		o.Spec = corev1.PodSpec{Containers: workload.IdentifyingContainers(o.Spec.Containers)}
 	case *appsv1.Deployment:
-		o.Spec = appsv1.DeploymentSpec{Replicas: o.Spec.Replicas}
+		o.Spec = appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Paused: o.Spec.Paused}
 	}
 	return o, nil
 }
@@ -119,12 +119,12 @@ func (f *fleet) look(name string) (Status, *corev1.Pod) {
 	if pod != nil {
 		said = f.saidBy(pod)
 	}
-	s := decide(d, pod, said)
+	s := statusOf(d, pod, said)
 	s.Deployment = name
 	return s, pod
 }
 
-// podOf returns the Pod of an agent: one that stays before one that goes, the youngest of several.
+// podOf returns the Pod of an agent, the first by workload.PodBefore of several.
 func (f *fleet) podOf(name string) *corev1.Pod {
 	found, err := f.pods.ByIndex(byAgent, name)
 	if err != nil {
@@ -133,18 +133,11 @@ func (f *fleet) podOf(name string) *corev1.Pod {
 	var best *corev1.Pod
 	for _, o := range found {
 		pod := o.(*corev1.Pod)
-		if best == nil || better(pod, best) {
+		if best == nil || workload.PodBefore(pod, best) {
 			best = pod
 		}
 	}
 	return best
-}
-
-func better(a, b *corev1.Pod) bool {
-	if (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) {
-		return a.DeletionTimestamp == nil
-	}
-	return b.CreationTimestamp.Before(&a.CreationTimestamp)
 }
 
 // count counts agents by state.

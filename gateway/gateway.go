@@ -20,8 +20,11 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// Tiers says what becomes of storage.
+// Tiers says what becomes of an agent that is idle, and of its storage, by its user type.
 type Tiers interface {
+	// StopsWhenIdle says whether agents of a user type are stopped and deleted when they are idle.
+	StopsWhenIdle(userType lifecycle.UserType) bool
+
 	// DeletesStorage says whether a user type's storage goes with the agent.
 	DeletesStorage(userType lifecycle.UserType) bool
 }

@@ -211,11 +211,11 @@ func (g *Gateway) put(w http.ResponseWriter, r *http.Request, user string) error
 	// What was just written is newer than what is watched.
 	var s Status
 	if pod := g.fleet.podOf(b.deployment.Name); pod == nil || b.created {
-		s = decide(b.deployment, nil, saying{})
+		s = statusOf(b.deployment, nil, saying{})
 	} else {
 		s, _ = g.fleet.look(b.deployment.Name)
 		if s.State == lifecycle.Deleted {
-			s = decide(b.deployment, pod, saying{})
+			s = statusOf(b.deployment, pod, saying{})
 		}
 		s.UserType = lifecycle.UserType(b.deployment.Labels[lifecycle.LabelUserType])
 	}
@@ -263,8 +263,23 @@ const (
 	storageTemporary = "temporary"
 )
 
-// withStorage adds what there is of the agent's storage, and whom an agent that has gone worked for.
+// stays says why an agent is not deleted when it is idle; empty if it is, and for one that has gone.
+func (g *Gateway) stays(s *Status) string {
+	d, err := g.fleet.deployments.Get(s.Deployment)
+	switch {
+	case err != nil || d.DeletionTimestamp != nil:
+		return ""
+	case lifecycle.ProtectionOf(d, g.options.Now()) != "":
+		return "its Deployment is protected: " + lifecycle.ProtectionOf(d, g.options.Now())
+	case !g.options.Tiers.StopsWhenIdle(s.UserType):
+		return fmt.Sprintf("agents of user type %s never stop", s.UserType)
+	}
+	return ""
+}
+
+// withStorage adds what there is of the agent's storage, whether the agent stays, and whom an agent that has gone worked for.
 func (g *Gateway) withStorage(ctx context.Context, s Status) Status {
+	s.Stays = g.stays(&s)
 	claim, err := found(g.options.Client.CoreV1().PersistentVolumeClaims(g.options.Namespace).Get(ctx, claimName(s.Deployment), metav1.GetOptions{}))
 	if err != nil {
 		return s // not known
@@ -275,7 +290,8 @@ func (g *Gateway) withStorage(ctx context.Context, s Status) Status {
 	}
 	userType := lifecycle.UserType(claim.Labels[lifecycle.LabelUserType])
 	s.Storage = storageKept
-	if g.options.Tiers.DeletesStorage(userType) || claim.DeletionTimestamp != nil {
+	goes := g.options.Tiers.DeletesStorage(userType) && lifecycle.ProtectionOf(claim, g.options.Now()) == ""
+	if goes || claim.DeletionTimestamp != nil {
 		s.Storage = storageTemporary
 	}
 	if s.State == lifecycle.Deleted {

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dexorder/agent-lifecycle/lifecycle"
+	"github.com/dexorder/agent-lifecycle/workload"
 )
 
 const (
@@ -57,7 +58,7 @@ const rolloutTimedOut = "ProgressDeadlineExceeded"
 // controller has not seen the last change, and where the template was changed by others than gateways that keep its origin.
 func neverReady(d *appsv1.Deployment) bool {
 	revision, err := strconv.ParseInt(d.Annotations[annotationRevision], 10, 64)
-	available, progressing := deploymentCondition(d, appsv1.DeploymentAvailable), deploymentCondition(d, appsv1.DeploymentProgressing)
+	available, progressing := workload.DeploymentCondition(d, appsv1.DeploymentAvailable), workload.DeploymentCondition(d, appsv1.DeploymentProgressing)
 	return err == nil && revision == originOf(d).revision && d.Status.ObservedGeneration == d.Generation && !d.Spec.Paused &&
 		d.Status.ReadyReplicas == 0 && d.Status.AvailableReplicas == 0 &&
 		available != nil && available.Status == corev1.ConditionFalse &&
@@ -67,7 +68,7 @@ func neverReady(d *appsv1.Deployment) bool {
 // startFailed says whether an agent that has never been ready is not merely slow. An agent that runs is given the time of the
 // Deployment. pod is nil where there is none.
 func startFailed(d *appsv1.Deployment, pod *corev1.Pod, now time.Time) bool {
-	progressing, refused := deploymentCondition(d, appsv1.DeploymentProgressing), deploymentCondition(d, appsv1.DeploymentReplicaFailure)
+	progressing, refused := workload.DeploymentCondition(d, appsv1.DeploymentProgressing), workload.DeploymentCondition(d, appsv1.DeploymentReplicaFailure)
 	if progressing == nil {
 		return false
 	}
@@ -75,7 +76,7 @@ func startFailed(d *appsv1.Deployment, pod *corev1.Pod, now time.Time) bool {
 		return true
 	}
 	if pod != nil {
-		if serving(pod) || endedIdle(pod) != nil {
+		if serving(pod) || endedIdle(pod) {
 			return false // the controller has yet to hear of it
 		}
 		for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
@@ -84,18 +85,9 @@ func startFailed(d *appsv1.Deployment, pod *corev1.Pod, now time.Time) bool {
 				return true
 			}
 		}
-		if s := agentStatus(pod); s != nil && (s.State.Running != nil || s.State.Terminated != nil) {
+		if s := workload.AgentContainerStatus(pod); s != nil && (s.State.Running != nil || s.State.Terminated != nil) {
 			return s.RestartCount > 0
 		}
 	}
 	return now.Sub(progressing.LastUpdateTime.Time) >= slowStart
-}
-
-func deploymentCondition(d *appsv1.Deployment, kind appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
-	for i := range d.Status.Conditions {
-		if d.Status.Conditions[i].Type == kind {
-			return &d.Status.Conditions[i]
-		}
-	}
-	return nil
 }

@@ -543,7 +543,7 @@ func (f *fleetTest) answer(t *testing.T, handler http.HandlerFunc) {
 
 func says(state lifecycle.State, keepers ...idle.Keeper) idle.Status {
 	return idle.Status{
-		State: state, LastActivity: idle.Activity{Source: "chat", At: time.Now().Add(-time.Hour)}, KeptAliveBy: append([]idle.Keeper{}, keepers...),
+		State: state, IdleShutdown: true, LastActivity: idle.Activity{Source: "chat", At: time.Now().Add(-time.Hour)}, KeptAliveBy: append([]idle.Keeper{}, keepers...),
 	}
 }
 
@@ -666,7 +666,9 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 		untouched(t)
 	})
 	t.Run("idle", func(t *testing.T) {
-		f.manager(t, func(int) idle.Status { return says(lifecycle.Idle) })
+		var state atomic.Value
+		state.Store(lifecycle.Idle)
+		f.manager(t, func(int) idle.Status { return says(state.Load().(lifecycle.State)) })
 		if out := f.run(t, 1, append(upgrade, "--dry-run")...); out != "dexorder-agents/new: would be done\n  sidecar "+older+" becomes "+newer+"\n1 would be done\n" {
 			t.Error(out)
 		}
@@ -680,10 +682,19 @@ func (f *fleetTest) testUpgrade(t *testing.T) {
 		if out := f.run(t, 0, upgrade...); out != "nothing is to be done\n" {
 			t.Error(out)
 		}
-		list := f.run(t, 0, "list", "-l", "app=new")
-		if !strings.Contains(list, "IDLE") || !strings.Contains(list, newer) {
-			t.Error(list)
+		// What may be interrupted for an upgrade is not IDLE before its manager has warned it.
+		for _, says := range []lifecycle.State{lifecycle.Running, lifecycle.Idle} {
+			state.Store(says)
+			list := f.run(t, 0, "list", "-l", "app=new")
+			if !strings.Contains(list, string(says)) || !strings.Contains(list, newer) {
+				t.Errorf("the list does not say %s:\n%s", says, list)
+			}
+			if shown := f.run(t, 0, "status", "new"); !strings.HasPrefix(shown, "dexorder-agents/new: "+string(says)+" since ") ||
+				!strings.Contains(shown, "reason:    last active (") {
+				t.Errorf("the status does not say %s:\n%s", says, shown)
+			}
 		}
+		f.run(t, 1, "status", "nobody")
 	})
 	t.Run("does not come up, and goes back", func(t *testing.T) {
 		f.manager(t, func(int) idle.Status { return says(lifecycle.Idle) })

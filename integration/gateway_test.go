@@ -76,6 +76,10 @@ func TestGateway(t *testing.T) {
 // exampleTiers are those of the example policy.
 type exampleTiers struct{}
 
+func (exampleTiers) StopsWhenIdle(userType lifecycle.UserType) bool {
+	return userType != lifecycle.Enterprise
+}
+
 func (exampleTiers) DeletesStorage(userType lifecycle.UserType) bool {
 	return userType == lifecycle.Anonymous
 }

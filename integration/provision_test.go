@@ -30,6 +30,7 @@ func TestProvision(t *testing.T) {
 	c := installWith(t, controlplane.Options{ControllerManager: true}, "--reaper=false")
 	t.Run("twice", func(t *testing.T) { testProvisionTwice(t, c) })
 	t.Run("every component", func(t *testing.T) { testProvisionComponents(t, c) })
+	t.Run("scaled", func(t *testing.T) { testProvisionScaled(t, c) })
 	t.Run("overlays", func(t *testing.T) { testProvisionOverlays(t, c) })
 	t.Run("refusals", func(t *testing.T) { testProvisionRefusals(t, c) })
 	t.Run("commands", func(t *testing.T) { testProvisionCommands(t, c) })
@@ -114,6 +115,57 @@ func changed(plan *provision.Plan) string {
 		names = append(names, change.Object)
 	}
 	return strings.Join(names, ", ")
+}
+
+// What an autoscaler sets is neither put back by provisioning, also when something else is, nor a drift.
+func testProvisionScaled(t *testing.T, c *cluster) {
+	p := c.provisioning(t)
+	role := provision.Role{Name: "sleeper", Org: "dexorder", Environment: "test"}
+	const ns = "agent-sleeper"
+	p.apply(t, p.plan(t, role))
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "agent"}}
+	sleep := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
+	if err := c.Client.Patch(t.Context(), d, sleep); err != nil {
+		t.Fatal(err)
+	}
+	drift := func() string {
+		t.Helper()
+		r := c.newReaping(t)
+		r.policy.Reaper.Namespaces.Mode = "Off"
+		r.clock.pass(20 * time.Minute)
+		r.once(t)
+		return p.namespace(t, ns).Annotations[lifecycle.AnnotationDrift]
+	}
+	if got := changed(p.plan(t, role)); got != "Deployment agent" {
+		t.Errorf("scaled to 0 by hand, %q would be changed", got)
+	}
+	if got := drift(); !strings.Contains(got, "spec.replicas is 0, in the template 1") {
+		t.Errorf("scaled to 0 by hand, its drift is %q", got)
+	}
+	c.create(t, &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "keda-hpa-agent"},
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			MaxReplicas:    1,
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "agent"},
+		},
+	})
+	plan := p.plan(t, role)
+	if len(plan.Changes) > 0 || len(plan.Scaled) != 1 || plan.Scaled[0] != (provision.Scaled{
+		Object: "Deployment agent", Field: "spec.replicas", By: "HorizontalPodAutoscaler keda-hpa-agent",
+	}) {
+		t.Errorf("with an autoscaler %q would be changed, left to it are %v", changed(plan), plan.Scaled)
+	}
+	if got := drift(); got != "" {
+		t.Errorf("with an autoscaler its drift is %q", got)
+	}
+	role.Image = "ghcr.io/dexorder/agent:v2"
+	p.apply(t, p.plan(t, role))
+	if err := c.Client.Get(t.Context(), client.ObjectKeyFromObject(d), d); err != nil {
+		t.Fatal(err)
+	}
+	if image := d.Spec.Template.Spec.Containers[0].Image; *d.Spec.Replicas != 0 || image != role.Image {
+		t.Errorf("it has %d replicas of %s", *d.Spec.Replicas, image)
+	}
 }
 
 // What is provisioned twice is written once; what somebody changed is shown and put back; Secrets are nobody's business.

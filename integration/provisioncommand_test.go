@@ -93,7 +93,7 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 	said := run(0, "to be scaled from 1 to 0", "", "deprovision", "clerk", "--dry-run")
 	for _, want := range []string{
 		"The reaper deletes it, at the earliest at " + time.Now().Add(time.Hour).Format("2006-01-02T"),
-		"(reaper.namespaces.idleAfter is 1h0m0s)",
+		"(reaper.namespaces.idleAfter is 1h0m0s, reaper.sightings 2, and reaper.interval 1m0s)",
 		"With it goes all that is in it: Deployment agent; PersistentVolumeClaim workdir; Secret api-keys; and whatever else.\n",
 		"Nothing of it is kept (reaper.namespaces.retain is 0s)",
 		"take it back with: kubectl agents deprovision --undo agent-clerk\n",
@@ -107,7 +107,8 @@ func testProvisionCommands(t *testing.T, c *cluster) {
 		if err := c.Client.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, patch); err != nil {
 			t.Fatal(err)
 		}
-		const protected = "Once nothing keeps it any more it is idle. The reaper deletes it, at the earliest 1h0m0s later (reaper.namespaces.idleAfter).\n"
+		const protected = "Once nothing keeps it any more it is idle. The reaper deletes it, at the earliest 1h2m0s later " +
+			"(reaper.namespaces.idleAfter is 1h0m0s, reaper.sightings 2, and reaper.interval 1m0s).\n"
 		if out := run(0, "With it goes all", "", "deprovision", "clerk", "--dry-run"); strings.Contains(out, protected) != (until != "null") {
 			t.Errorf("protected until %s:\n%s", until, out)
 		}

@@ -62,8 +62,16 @@ type Stop struct {
 
 // Nothing says whether there is nothing to do.
 func (s *Stop) Nothing() bool {
-	return s.marks == nil && !slices.ContainsFunc(s.Workloads, func(w Stopped) bool { return w.patch != nil })
+	return s.marks == nil && !s.Stops()
 }
+
+// Stops says whether anything that runs, or wants to, is to be stopped: until then the namespace is not idle.
+func (s *Stop) Stops() bool {
+	return slices.ContainsFunc(s.Workloads, func(w Stopped) bool { return w.patch != nil })
+}
+
+// Current is the namespace as it was read.
+func (s *Stop) Current() *corev1.Namespace { return s.namespace.DeepCopy() }
 
 // newStop begins with the namespace as it is now.
 func newStop(n *corev1.Namespace, mark func(*corev1.Namespace) (map[string]any, string, error),
@@ -130,6 +138,9 @@ func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by stri
 	err = p.eachWorkload(ctx, n.Name, func(o *unstructured.Unstructured) error {
 		if protection := lifecycle.ProtectionOf(o, p.now()); protection != "" {
 			s.Keeps = append(s.Keeps, nameOf(o)+" is protected: "+protection)
+		}
+		if by := (scalers{}).of(o); by != "" {
+			s.Keeps = append(s.Keeps, fmt.Sprintf("%s scales %s: take it off its hands", by, nameOf(o)))
 		}
 		w, err := stopping(o)
 		s.Workloads = append(s.Workloads, w)

@@ -36,7 +36,11 @@ type Change struct {
 
 // Plan is what applying a namespace would do.
 type Plan struct {
-	all []*unstructured.Unstructured
+	all     []*unstructured.Unstructured
+	scalers scalers
+
+	// Scaled says of which objects an autoscaler sets the replicas, or suspends them: that part is left as it is.
+	Scaled []Scaled
 
 	// NewNamespace says that the namespace does not exist: nothing in it has been judged by admission.
 	NewNamespace bool
@@ -46,6 +50,12 @@ type Plan struct {
 
 	// Missing are the Secrets that something names and that do not exist. They are not this package's to make.
 	Missing []SecretUse
+}
+
+// Scaled is an object of which an autoscaler sets a part.
+type Scaled struct {
+	// Object names it, such as "Deployment agent", Field is the part, such as "spec.replicas", and By the autoscaler.
+	Object, Field, By string
 }
 
 // Plan asks the API server what applying would change, by a dry run: so admission has its say, and what is refused is refused before
@@ -61,10 +71,18 @@ func (p *Provisioner) Plan(ctx context.Context, r *Rendered) (*Plan, error) {
 	}
 	// The template last: until then the reaper would find that the namespace lacks what is yet to come.
 	plan := &Plan{all: append(slices.Clone(r.Objects), template), NewNamespace: !exists}
+	if exists {
+		if plan.scalers, err = p.scalers(ctx, r.Namespace); err != nil {
+			return nil, err
+		}
+	}
 	for _, o := range plan.all {
-		change, err := p.change(ctx, o, exists || o.GetKind() == kindNamespace || o == template)
+		change, scaled, err := p.change(ctx, o, plan.scalers, exists || o.GetKind() == kindNamespace || o == template)
 		if err != nil {
 			return nil, err
+		}
+		if scaled != nil {
+			plan.Scaled = append(plan.Scaled, *scaled)
 		}
 		if change != nil {
 			if o == template {
@@ -77,33 +95,38 @@ func (p *Provisioner) Plan(ctx context.Context, r *Rendered) (*Plan, error) {
 	return plan, err
 }
 
-// change says what applying an object would change; nil if nothing.
-func (p *Provisioner) change(ctx context.Context, o *unstructured.Unstructured, ask bool) (*Change, error) {
+// change says what applying an object would change, nil if nothing, and what is left to an autoscaler, nil if nothing is.
+func (p *Provisioner) change(ctx context.Context, o *unstructured.Unstructured, s scalers, ask bool) (*Change, *Scaled, error) {
 	change := &Change{object: o, Object: nameOf(o)}
 	live, err := p.client(o).Get(ctx, o.GetName(), metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		change.New, live = true, &unstructured.Unstructured{}
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", nameOf(o), err)
+		return nil, nil, fmt.Errorf("%s: %w", nameOf(o), err)
+	}
+	o, by := s.leaveToScaler(o, live)
+	var scaled *Scaled
+	if by != "" {
+		scaled = &Scaled{Object: nameOf(o), Field: strings.Join(scalingField(o), "."), By: by}
 	}
 	after := o
 	if ask {
 		if after, err = p.apply(ctx, o, metav1.DryRunAll); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if change.Diff, err = diff(live, after, nameOf(o)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	change.before, change.after = live, after
 	change.TakenOver = !change.New && !slices.ContainsFunc(live.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
 		return m.Manager == FieldManager && m.Operation == metav1.ManagedFieldsOperationApply
 	})
 	if change.Diff == "" && !change.TakenOver {
-		return nil, nil
+		return nil, scaled, nil
 	}
-	return change, nil
+	return change, scaled, nil
 }
 
 // Apply does what the plan says. It is no transaction: on an error what came before it has been applied, and running it again goes on.
@@ -113,7 +136,7 @@ func (p *Provisioner) Apply(ctx context.Context, plan *Plan) error {
 	}
 	// Each of them, and not only those that change: one that is as it should be is not written.
 	for i, o := range plan.all {
-		if _, err := p.apply(ctx, o); err != nil {
+		if err := p.applyScaled(ctx, o, plan.scalers); err != nil {
 			return fmt.Errorf("%w\n%s", err, appliedBefore(plan.all[:i]))
 		}
 	}

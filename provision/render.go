@@ -42,8 +42,10 @@ func Render(role Role) (*Rendered, error) {
 	if err := errors.Join(r.order(), r.identify()); err != nil {
 		return nil, err
 	}
-	if err := r.run(role.Image); err != nil {
-		return nil, err
+	if role.Image != "" {
+		if err := setAgentImage(r.Objects, role.Image); err != nil {
+			return nil, fmt.Errorf("image %s: %w", role.Image, err)
+		}
 	}
 	return r, nil
 }
@@ -179,35 +181,6 @@ func (r *Rendered) identify() error {
 	}
 	namespace.SetLabels(labels)
 	return r.Role.check()
-}
-
-// run gives the agent its image.
-func (r *Rendered) run(image string) error {
-	if image == "" {
-		return nil
-	}
-	found := false
-	for _, o := range r.Objects {
-		if o.GetKind() != kindDeployment {
-			continue
-		}
-		containers, _, err := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
-		if err != nil {
-			return fmt.Errorf("%s: %w", nameOf(o), err)
-		}
-		for _, container := range containers {
-			if fields, is := container.(map[string]any); is && fields["name"] == lifecycle.AgentContainer {
-				fields["image"], found = image, true
-			}
-		}
-		if err := unstructured.SetNestedSlice(o.Object, containers, "spec", "template", "spec", "containers"); err != nil {
-			return fmt.Errorf("%s: %w", nameOf(o), err)
-		}
-	}
-	if !found {
-		return fmt.Errorf("image %s: no Deployment has a container %q that would run it", image, lifecycle.AgentContainer)
-	}
-	return nil
 }
 
 // YAML is what would be applied, as a stream of documents.

@@ -54,7 +54,7 @@ func TestRenderRefuses(t *testing.T) {
 		"another role":       {x(strings.Replace(ownNamespace, "agent-role: x", "agent-role: y", 1)), []string{`its label agent-role is "y"`}},
 		"no org":             {x(strings.Replace(ownNamespace, "org: dexorder, ", "", 1)), []string{"it has no label org"}},
 		"a bad org":          {x(strings.Replace(ownNamespace, "org: dexorder", "org: Dex_Order", 1)), []string{`org "Dex_Order"`}},
-		"nothing to run it":  {Role{Name: "x", Dir: kustomization(t, ownNamespace), Image: "i"}, []string{`no Deployment has a container "agent"`}},
+		"nothing to run it":  {Role{Name: "x", Dir: kustomization(t, ownNamespace), Image: "i"}, []string{`no Deployment would run it`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Render(tc.role)

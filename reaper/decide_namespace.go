@@ -82,6 +82,9 @@ type verdict struct {
 
 	// stuck says that its deletion takes too long; reason says what holds it.
 	stuck bool
+
+	// autoscaled says that nothing runs there, and that it is kept since an autoscaler may start something again.
+	autoscaled bool
 }
 
 // reaps says whether the verdict counts as a deletion.
@@ -104,6 +107,10 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 	}
 	active := w.activity(f.changedAt(now))
 	phase, reason := f.condition(policy, active, now)
+	scaled := phase == Idle && len(f.scaled()) > 0
+	if scaled {
+		phase, reason = Active, strings.Join(f.scaled(), ", ")+", which may scale it up again"
+	}
 	w.health(phase, reason)
 	if why := f.protection(now); why != "" {
 		w.clear(lifecycle.AnnotationReaping, lifecycle.AnnotationSightings, lifecycle.AnnotationIdleSince)
@@ -114,35 +121,26 @@ func decideNamespace(f *facts, policy *v1alpha1.Reaper, now time.Time) verdict {
 	}
 	if phase != Idle {
 		w.clear(lifecycle.AnnotationReaping, lifecycle.AnnotationSightings, lifecycle.AnnotationIdleSince)
-		return w.verdict(phase, reason)
+		v := w.verdict(phase, reason)
+		v.autoscaled = scaled
+		return v
 	}
 
-	since, known := instant(n, lifecycle.AnnotationIdleSince, now)
-	markedAt, marked := instant(n, lifecycle.AnnotationReaping, now)
-	if undone(n, markedAt, marked) {
-		known, marked = false, false
-	}
-	if !known {
-		since = now
+	idle := idlenessOf(n, active, now)
+	if !idle.noted {
 		w.set(lifecycle.AnnotationIdleSince, now.UTC().Format(time.RFC3339))
 	}
-	if active.After(since) {
-		since = active
-	}
-	if idle := now.Sub(since); idle < policy.Namespaces.IdleAfter.Duration {
+	since := idle.since
+	if idle.ripeAt(policy).After(now) {
 		w.clear(lifecycle.AnnotationReaping, lifecycle.AnnotationSightings)
 		return w.verdict(Idle, fmt.Sprintf("nothing has run there since %s, which is less than %s ago",
 			since.UTC().Format(time.RFC3339), policy.Namespaces.IdleAfter.Duration))
 	}
 	reason = "nothing has run there since " + since.UTC().Format(time.RFC3339) + ", and nothing wants to"
-	if marked {
+	if idle.marked {
 		return w.verdict(Dismantled, reason)
 	}
-	seen, err := strconv.Atoi(n.annotations[lifecycle.AnnotationSightings])
-	if err != nil || seen < 0 {
-		seen = 0
-	}
-	seen++
+	seen := idle.sightings + 1
 	if seen < int(policy.Sightings) {
 		w.clear(lifecycle.AnnotationReaping) // there is none, or one that says nothing
 		w.set(lifecycle.AnnotationSightings, strconv.Itoa(seen))
@@ -233,9 +231,6 @@ func (f *facts) condition(policy *v1alpha1.Reaper, active time.Time, now time.Ti
 	slices.Sort(wanting)
 	switch {
 	case len(live) == 0 && len(wanting) == 0:
-		if scaled := f.scaled(); len(scaled) > 0 {
-			return Active, strings.Join(scaled, ", ") + ", which may scale it up again"
-		}
 		return Idle, ""
 	case len(live) == 0:
 		// A Job that waits for its time is no Pod that is missing.

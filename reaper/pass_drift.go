@@ -229,7 +229,29 @@ func (w *worker) differences(ctx context.Context, namespace string, want *wanted
 	case err != nil:
 		return nil, err
 	}
-	return compare(want, fields), nil
+	return differencesOf(want, fields, w.inventory.facts(namespace)), nil
+}
+
+// differencesOf says how an object differs from the template, by what its namespace holds; f is nil if that is not known.
+func differencesOf(want *wanted, fields map[string]any, f *facts) drift {
+	found := compare(want, fields)
+	if f.isScaled(want.gvk.Kind, fields) {
+		return found.withoutScaling()
+	}
+	return found
+}
+
+// isScaled says whether something else than its manifest sets the replicas of an object, or suspends it.
+func (f *facts) isScaled(kind string, fields map[string]any) bool {
+	if f == nil || !slices.Contains([]string{"Deployment", "StatefulSet", "CronJob"}, kind) {
+		return false
+	}
+	content, is := fields["metadata"].(map[string]any)
+	var meta metav1.ObjectMeta
+	if !is || runtime.DefaultUnstructuredConverter.FromUnstructured(content, &meta) != nil {
+		return false
+	}
+	return f.scaledBy(kind, meta.Name, &meta) != ""
 }
 
 // read reads an object. Of a Secret of which the template has nothing but metadata, no more is read.

@@ -143,7 +143,11 @@ func (w *worker) tell(ctx context.Context, result *Result, j *judged, mode v1alp
 	if j.reaps() && mode == v1alpha1.ReaperDryRun {
 		d.Verdict = "would be " + d.Verdict
 	}
-	quiet := j.phase == Active || j.phase == Idle || j.phase == Protected
+	// What looks idle and is spared is worth a word.
+	quiet := j.phase == Active && !j.autoscaled || j.phase == Idle || j.phase == Protected
+	if j.autoscaled {
+		d.Reason = "an autoscaler keeps it: " + d.Reason
+	}
 	w.say(ctx, result, d, quiet)
 	if !j.reaps() {
 		result.keep(string(j.phase))

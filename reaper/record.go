@@ -268,7 +268,7 @@ func endingOf(o *corev1.Pod) *ending {
 }
 
 func workloadOf(o runtime.Object, m *metav1.ObjectMeta, kind string, wants bool) *workload {
-	w := &workload{object: newObject(m), kind: kind, wants: wants && m.DeletionTimestamp == nil, scaledBy: scaledBy(m)}
+	w := &workload{object: newObject(m), kind: kind, wants: wants && m.DeletionTimestamp == nil, scaledBy: workloads.ScaledBy(m)}
 	if c := metav1.GetControllerOfNoCopy(m); c != nil {
 		switch kind + " of " + c.APIVersion + " " + c.Kind {
 		case "ReplicaSet of apps/v1 Deployment", "Job of batch/v1 CronJob":

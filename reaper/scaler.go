@@ -6,6 +6,8 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	workloads "github.com/dexorder/agent-lifecycle/workload"
 )
 
 // A workload without replicas wants no Pod by itself. Something else may, which scales it to 0 and back: then what looks idle is at work,
@@ -21,63 +23,6 @@ type scaler struct {
 
 func scalerOf(o *autoscalingv2.HorizontalPodAutoscaler) *scaler {
 	return &scaler{object: newObject(&o.ObjectMeta), target: o.Spec.ScaleTargetRef.Kind + "/" + o.Spec.ScaleTargetRef.Name}
-}
-
-// scalingSystem scales workloads to 0 and back, and leaves a trace on them. An empty field leaves no trace.
-type scalingSystem struct {
-	name string
-
-	// group is its API group, or the end of its groups, in owner references and in the keys of labels and annotations.
-	group string
-
-	// key is a label or an annotation that stands for it, whatever the value if value is empty.
-	key, value string
-
-	// manager is the name by which it owns the fields that it applies.
-	manager string
-}
-
-var scalingSystems = []scalingSystem{
-	{name: "KEDA", group: "keda.sh"},
-	{name: "Knative", group: "knative.dev"},
-	// It notes how many replicas there were, and takes the note off once it has scaled up again.
-	{name: "kube-downscaler", key: "downscaler/original-replicas"},
-	// It notes on the workload only that it has written there: how many replicas there were is in a Secret of its own.
-	{name: "kube-green", group: "kube-green.com", manager: "kube-green"},
-	{name: "Sablier", key: "sablier.enable", value: "true"},
-}
-
-// scaledBy names the system that scales a workload, as far as the workload itself says so; "" if it does not.
-func scaledBy(m *metav1.ObjectMeta) string {
-	for i := range scalingSystems {
-		if scalingSystems[i].scales(m) {
-			return scalingSystems[i].name
-		}
-	}
-	return ""
-}
-
-func (s *scalingSystem) scales(m *metav1.ObjectMeta) bool {
-	for i := range m.OwnerReferences {
-		if group, _, has := strings.Cut(m.OwnerReferences[i].APIVersion, "/"); has && s.isGroup(group) {
-			return true
-		}
-	}
-	for _, marks := range []map[string]string{m.Labels, m.Annotations} {
-		for key, value := range marks {
-			if domain, _, has := strings.Cut(key, "/"); has && s.isGroup(domain) {
-				return true
-			}
-			if s.key != "" && key == s.key && (s.value == "" || value == s.value) {
-				return true
-			}
-		}
-	}
-	return s.manager != "" && slices.ContainsFunc(m.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager == s.manager })
-}
-
-func (s *scalingSystem) isGroup(domain string) bool {
-	return s.group != "" && (domain == s.group || strings.HasSuffix(domain, "."+s.group))
 }
 
 // scaled says which workloads of the namespace something else may scale up again. A scaler of what is not there scales nothing, unless
@@ -104,4 +49,19 @@ func (f *facts) scaled() []string {
 	}
 	slices.Sort(scaled)
 	return scaled
+}
+
+// scaledBy names what sets the replicas of a workload as it is now, or suspends it; empty if nothing does.
+func (f *facts) scaledBy(kind, name string, meta *metav1.ObjectMeta) string {
+	for _, s := range f.scalers {
+		if !s.deleting && s.target == kind+"/"+name {
+			return "HorizontalPodAutoscaler " + s.name
+		}
+	}
+	return workloads.ScaledBy(meta)
+}
+
+// withoutScaling leaves out of a drift what an autoscaler sets: how many replicas there are, or whether a CronJob is suspended.
+func (d drift) withoutScaling() drift {
+	return slices.DeleteFunc(slices.Clone(d), func(f finding) bool { return f.path == "spec.replicas" || f.path == "spec.suspend" })
 }

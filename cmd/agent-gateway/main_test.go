@@ -143,6 +143,9 @@ func TestTiers(t *testing.T) {
 		if got := policy.DeletesStorage(userType); got != (userType == lifecycle.Anonymous) {
 			t.Errorf("%s deletes storage: %t", userType, got)
 		}
+		if got := policy.StopsWhenIdle(userType); got != (userType != lifecycle.Enterprise) {
+			t.Errorf("%s stops when idle: %t", userType, got)
+		}
 	}
 	if _, err := newTiers("/does/not/exist", nil); err == nil {
 		t.Error("a missing policy is no error")

@@ -63,3 +63,8 @@ func (t *tiers) Run(ctx context.Context) error {
 func (t *tiers) DeletesStorage(userType lifecycle.UserType) bool {
 	return t.policy.Load().Tiers[userType].Storage == v1alpha1.StorageDelete
 }
+
+// StopsWhenIdle implements gateway.Tiers.
+func (t *tiers) StopsWhenIdle(userType lifecycle.UserType) bool {
+	return t.policy.Load().Tiers[userType].Shutdown == v1alpha1.ShutdownWhenIdle
+}

@@ -113,14 +113,10 @@ func (d *deprovisionFlags) printFate(ctx context.Context, s streams, planned *pr
 	ctx, cancel := context.WithTimeout(ctx, clusterTimeout)
 	defer cancel()
 	p, err := d.policyInForce(ctx)
-	now := time.Now()
-	idle := now // as long as something is to be stopped
-	if planned.Nothing() {
-		idle = idleSince(planned.Annotations, now)
-	}
-	f := fateOf(p, err, planned.Org, idle)
+	f := fateOf(p, err, planned.Current(), !planned.Stops(), time.Now())
 	if len(planned.Keeps) > 0 && f.spared == "" {
-		fmt.Fprintf(s.out, "Once nothing keeps it any more it is idle. The reaper deletes it, at the earliest %s later (reaper.namespaces.idleAfter).\n", f.after)
+		fmt.Fprintf(s.out, "Once nothing keeps it any more it is idle. The reaper deletes it, at the earliest %s later (%s).\n",
+			f.after+time.Duration(f.passes)*f.interval, f.times())
 	} else {
 		fmt.Fprintf(s.out, "Then it is idle. %s\n", f.when("deletes it"))
 	}

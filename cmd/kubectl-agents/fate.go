@@ -7,9 +7,12 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/dexorder/agent-lifecycle/fleet"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
+	"github.com/dexorder/agent-lifecycle/reaper"
 )
 
 // fate is what becomes of a role agent's namespace that is idle.
@@ -17,25 +20,30 @@ type fate struct {
 	// spared is why the reaper does not delete it; "" if it does.
 	spared string
 
-	// at is when it does at the earliest, by after, if it is not spared.
-	at    time.Time
-	after time.Duration
+	// at is when it does at the earliest, if it is not spared; of the policy's times, after is how long it is idle before, and passes are
+	// how many of the reaper's, each interval apart, have to see it so and mark it.
+	at              time.Time
+	after, interval time.Duration
+	passes          int
 
 	// kept says whether anything is kept of it; "" if that is not known.
 	kept string
 }
 
-// fateOf judges by the policy in force, or by the error of reading that. org is the namespace's, and idle is since when nothing runs there.
-func fateOf(file *v1alpha1.LifecyclePolicy, err error, org string, idle time.Time) fate {
+// fateOf judges by the policy in force, or by the error of reading that. idle says that nothing runs in the namespace already, so that what
+// the reaper has noted on it counts; else it is idle from now on.
+func fateOf(file *v1alpha1.LifecyclePolicy, err error, namespace *corev1.Namespace, idle bool, now time.Time) fate {
 	switch {
 	case errors.Is(err, fleet.ErrNotInstalled):
 		return fate{spared: fmt.Sprintf("Nothing deletes it until the system is installed (%v).", err)}
 	case err != nil:
 		return fate{spared: fmt.Sprintf("When it is deleted, and whether it is kept for a while, cannot be said: %v.", err)}
 	}
-	reaper := &file.Reaper
-	n := &reaper.Namespaces
-	f := fate{at: idle.Add(n.IdleAfter.Duration), after: n.IdleAfter.Duration}
+	settings := &file.Reaper
+	n, org := &settings.Namespaces, namespace.Labels[lifecycle.LabelOrg]
+	f := fate{
+		at: reaper.DeletedAt(namespace, settings, idle, now), after: n.IdleAfter.Duration, interval: settings.Interval.Duration, passes: int(settings.Sightings),
+	}
 	switch {
 	case !slices.Contains(n.Orgs, org):
 		f.spared = fmt.Sprintf("The reaper leaves it alone, since its label %s is %q, and the policy's reaper.namespaces.orgs lists %s.",
@@ -44,7 +52,7 @@ func fateOf(file *v1alpha1.LifecyclePolicy, err error, org string, idle time.Tim
 		f.spared = "The reaper leaves it alone, as long as the policy says reaper.namespaces.mode: Off."
 	case n.Mode == v1alpha1.ReaperDryRun:
 		f.spared = "The reaper only says that it would delete it, as long as the policy says reaper.namespaces.mode: DryRun."
-	case reaper.DryRun:
+	case settings.DryRun:
 		f.spared = "The reaper only says that it would delete it, as long as the policy says reaper.dryRun: true."
 	}
 	secrets := "the values of its Secrets are not"
@@ -65,7 +73,12 @@ func (f fate) when(does string) string {
 	if f.spared != "" {
 		return f.spared
 	}
-	return fmt.Sprintf("The reaper %s, at the earliest at %s (reaper.namespaces.idleAfter is %s).", does, f.at.Local().Format(time.RFC3339), f.after)
+	return fmt.Sprintf("The reaper %s, at the earliest at %s (%s).", does, f.at.Local().Format(time.RFC3339), f.times())
+}
+
+// times names the policy's times that the fate follows from.
+func (f fate) times() string {
+	return fmt.Sprintf("reaper.namespaces.idleAfter is %s, reaper.sightings %d, and reaper.interval %s", f.after, f.passes, f.interval)
 }
 
 func orNone(all []string) string {
@@ -73,16 +86,4 @@ func orNone(all []string) string {
 		return "none"
 	}
 	return strings.Join(all, ", ")
-}
-
-// idleSince is from when on the reaper counts, by what it has noted on a namespace that is idle: what says nothing counts from now.
-func idleSince(annotations map[string]string, now time.Time) time.Time {
-	since, err := time.Parse(time.RFC3339, annotations[lifecycle.AnnotationIdleSince])
-	if err != nil || since.After(now) {
-		return now
-	}
-	if active, err := time.Parse(time.RFC3339, annotations[lifecycle.AnnotationLastPodActivity]); err == nil && active.After(since) {
-		return active
-	}
-	return since
 }

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/dexorder/agent-lifecycle/fleet"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
@@ -20,7 +23,8 @@ func TestFate(t *testing.T) {
 		kept = "Its objects and volumes are kept for 72h0m0s from then on (reaper.namespaces.retain), "
 	)
 	at := func(after time.Duration) string {
-		return fmt.Sprintf("The reaper deletes it, at the earliest at %s (reaper.namespaces.idleAfter is %s).", idle.Add(after).Local().Format(time.RFC3339), after)
+		return fmt.Sprintf("The reaper deletes it, at the earliest at %s (reaper.namespaces.idleAfter is %s, reaper.sightings 2, and reaper.interval 1m0s).",
+			idle.Add(after+2*time.Minute).Local().Format(time.RFC3339), after)
 	}
 	for name, tc := range map[string]struct {
 		reaper, org string
@@ -43,7 +47,7 @@ func TestFate(t *testing.T) {
 			if tc.err == nil {
 				file = policyOf(t, tc.reaper)
 			}
-			f := fateOf(file, tc.err, tc.org, idle)
+			f := fateOf(file, tc.err, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{lifecycle.LabelOrg: tc.org}}}, false, idle)
 			if got := f.when("deletes it"); got != tc.when {
 				t.Errorf("when: %s\nwant: %s", got, tc.when)
 			}
@@ -66,24 +70,4 @@ func policyOf(t *testing.T, reaper string) *v1alpha1.LifecyclePolicy {
 		t.Fatal(err)
 	}
 	return file
-}
-
-// The reaper counts from the later of two times. What it could not read counts from now, as it does with it.
-func TestIdleSince(t *testing.T) {
-	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-	const ten, eleven = "2026-01-02T10:00:00Z", "2026-01-02T11:00:00Z"
-	for _, tc := range []struct{ since, active, want string }{
-		{"", "", "2026-01-02T12:00:00Z"},
-		{"", ten, "2026-01-02T12:00:00Z"},
-		{ten, "", ten},
-		{ten, eleven, eleven},
-		{eleven, ten, eleven},
-		{"yesterday", ten, "2026-01-02T12:00:00Z"},
-		{"2027-01-01T00:00:00Z", ten, "2026-01-02T12:00:00Z"},
-	} {
-		got := idleSince(map[string]string{lifecycle.AnnotationIdleSince: tc.since, lifecycle.AnnotationLastPodActivity: tc.active}, now)
-		if got.Format(time.RFC3339) != tc.want {
-			t.Errorf("since %q, active %q: %s, want %s", tc.since, tc.active, got, tc.want)
-		}
-	}
 }

@@ -1,8 +1,8 @@
 // Command kubectl-agents is a kubectl plugin, used as "kubectl agents VERB". Its verbs check and inject tell without a
 // cluster what the lifecycle webhook would say of a manifest and make of it; audit says that of the agents that run in one, adopt and
-// upgrade bring them what is injected today, and list shows them; provision and deprovision look after the namespaces of role agents,
-// api-server says to the network policies of user agents where that is, breaker looks after the circuit breaker, restore brings back
-// what was reaped, and discard gives that up.
+// upgrade bring them what is injected today, list shows them, and status one; provision and deprovision look after the namespaces of role
+// agents, api-server says to the network policies of user agents where that is, breaker looks after the circuit breaker, restore brings
+// back what was reaped, and discard gives that up.
 package main
 
 import (
@@ -70,8 +70,8 @@ type verb struct {
 
 // verbs in the order of the help.
 var verbs = []verb{
-	checkVerb, injectVerb, auditVerb, adoptVerb, upgradeVerb, listVerb, provisionVerb, deprovisionVerb, apiServerVerb, breakerVerb,
-	restoreVerb, discardVerb, versionVerb,
+	checkVerb, injectVerb, auditVerb, adoptVerb, upgradeVerb, listVerb, statusVerb, provisionVerb, deprovisionVerb, apiServerVerb,
+	breakerVerb, restoreVerb, discardVerb, versionVerb,
 }
 
 const overview = `See what the agent lifecycle webhook would say of manifests, and make of them, without a cluster; audit, adopt, upgrade and list the

@@ -84,6 +84,10 @@ func TestGolden(t *testing.T) {
 		{name: "upgrade-help", args: "upgrade --help"},
 		{name: "upgrade-bad-rate", args: "upgrade --only-idle --rate 0/m", code: 2},
 		{name: "list-help", args: "list --help"},
+		{name: "status-help", args: "status --help"},
+		{name: "status-no-name", args: "status", code: 2},
+		{name: "status-two", args: "status ada bob", code: 2},
+		{name: "status-no-cluster", args: "status ada --kubeconfig testdata/none.yaml", code: 2},
 		{name: "list-no-cluster", args: "list --kubeconfig testdata/none.yaml", code: 2},
 
 		{name: "provision-help", args: "provision --help"},

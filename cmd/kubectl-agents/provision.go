@@ -31,6 +31,8 @@ The template is part of this program; --with adds components of it. A kustomizat
 that may be in a namespace: begin with the overlays in manifests/role-namespace. Secrets are only named in it. They are never created,
 changed or read here; which ones are missing is said at the end.
 
+What an autoscaler sets of a workload that is there, its replicas, stays as it is, and is said.
+
 The role's template is left in the system's namespace as well, where the reaper compares it with the namespace from then on.
 
 Examples:
@@ -61,7 +63,7 @@ var provisionVerb = verb{
 		p := &provisionFlags{}
 		flags.StringVar(&p.role.Org, "org", "", "the namespace's label org; the reaper looks after those that its policy lists")
 		flags.StringVar(&p.role.Environment, "env", "", "the namespace's label environment")
-		flags.StringVar(&p.role.Image, "image", "", "what the agent runs")
+		flags.StringVar(&p.role.Image, "image", "", "what the agent's container runs: the one called agent, or that the template's annotation names, or the only one")
 		flags.StringVar(&p.role.Dir, "from", "", "`DIRECTORY` of a kustomization to use in place of the template")
 		flags.StringArrayVar(&p.role.Components, "with", nil,
 			"`COMPONENT` of the template to add, may be given more than once: "+strings.Join(provision.Components(), ", "))
@@ -159,6 +161,7 @@ func (p *provisionFlags) provision(ctx context.Context, s streams, c *provision.
 		return err
 	}
 	printPlan(s, plan, p.namespace)
+	printScaled(s, plan)
 	switch {
 	case len(plan.Changes) == 0:
 		fmt.Fprintf(s.out, "namespace %s is as it should be\n", rendered.Namespace)
@@ -270,6 +273,13 @@ func printPlan(s streams, plan *provision.Plan, system string) {
 		if change.TakenOver {
 			fmt.Fprintf(s.out, "%s is there, and this command's from then on\n", change.Object)
 		}
+	}
+}
+
+// printScaled says what provisioning leaves to autoscalers.
+func printScaled(s streams, plan *provision.Plan) {
+	for _, left := range plan.Scaled {
+		fmt.Fprintf(s.out, "%s: %s is left as it is, since an autoscaler (%s) sets it\n", left.Object, left.Field, left.By)
 	}
 }
 

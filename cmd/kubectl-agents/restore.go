@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/dexorder/agent-lifecycle/archive"
@@ -165,7 +167,9 @@ func (r *restoreFlags) printFate(ctx context.Context, w io.Writer, restored *arc
 	}
 	name := restored.Archive.Namespace
 	p, err := r.policyInForce(ctx)
-	again := fateOf(p, err, restored.Labels[lifecycle.LabelOrg], idleSince(restored.Annotations, time.Now())).when("deletes it again")
+	again := fateOf(p, err, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: restored.Labels, Annotations: restored.Annotations,
+	}}, true, time.Now()).when("deletes it again")
 	if mark, has := restored.Annotations[lifecycle.AnnotationDeprovisioned]; has {
 		fmt.Fprintf(w, "It is still deprovisioned (%s), and what ran there is stopped. Start it with: kubectl agents deprovision --undo %s\n", mark, name)
 		fmt.Fprintf(w, "Else: %s\n", again)

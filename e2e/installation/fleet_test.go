@@ -121,7 +121,8 @@ func TestFleetFromBefore(t *testing.T) {
 	if image := sidecarOf(t, "before-works"); image != newerSidecar {
 		t.Errorf("before-works has the sidecar %s", image)
 	}
-	expect(agents(0, "list", "--idle-for", "1s"), "before-idle", "IDLE", newerSidecar)
+	expect(agents(0, "list"), "before-idle", "RUNNING", "last active (", newerSidecar)
+	expect(agents(0, "status", "before-idle"), "before-idle: RUNNING since ", "user type:", newerSidecar)
 }
 
 // ask sends a request to a port of an agent's Pod.
