@@ -32,7 +32,7 @@ func (s *session) label(key, value string) {
 		}
 		s.setLabel(&s.ObjectMeta, "/metadata", key, value)
 	}
-	if template := &s.Spec.Template.ObjectMeta; template.Labels[key] != value {
+	if template := &s.Spec.Template.ObjectMeta; template.Labels[key] != value && SelectsWith(s.Spec.Selector, template.Labels, key, value) {
 		s.setLabel(template, templatePath+"/metadata", key, value)
 	}
 }
@@ -75,7 +75,8 @@ func (s *session) strategy() {
 // pod sets what belongs to the Pod as a whole.
 func (s *session) pod() {
 	spec := &s.Spec.Template.Spec
-	if share := spec.ShareProcessNamespace; s.parts.HasSidecar() && (share == nil || !*share) {
+	share := spec.ShareProcessNamespace
+	if s.parts.HasSidecar() && (share == nil || !*share) && ProcessNamespaceConflict(spec) == nil {
 		if share != nil {
 			s.warn("spec.template.spec.shareProcessNamespace was set to true: the sidecar watches the agent's process")
 		}
@@ -128,7 +129,9 @@ func (s *session) sidecar() {
 		}
 		return
 	case i < 0:
-		appendTo(&s.editor, &spec.Containers, path, s.parts.Sidecar)
+		if len(SidecarConflicts(spec, &s.parts.Sidecar)) == 0 {
+			appendTo(&s.editor, &spec.Containers, path, s.parts.Sidecar)
+		}
 		return
 	}
 	if workload.Equal(&spec.Containers[i], &s.parts.Sidecar) {
@@ -160,7 +163,7 @@ func (s *session) volumes() {
 		switch {
 		case i < 0:
 			missing = append(missing, want)
-		case !workload.Equal(&spec.Volumes[i], &want):
+		case !workload.Equal(&spec.Volumes[i], &want) && !isBlockDevice(spec, want.Name):
 			if !s.storedVolume(spec.Volumes[i]) {
 				s.warn("volume %q belongs to the system and was put back", want.Name)
 			}
