@@ -140,6 +140,9 @@ func coverage(p *policy.Policy) string {
 		for _, prefix := range profile.Namespaces().Prefixes {
 			names = append(names, fmt.Sprintf("%q", prefix+"*"))
 		}
+		for _, name := range profile.Namespaces().Except {
+			names = append(names, fmt.Sprintf("but not %q", name))
+		}
 	}
 	return strings.Join(names, ", ")
 }
