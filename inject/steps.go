@@ -83,6 +83,7 @@ func (s *session) pod() {
 		yes := true
 		spec.ShareProcessNamespace = &yes
 		s.set(podPath+"/shareProcessNamespace", true)
+		s.processOne(spec)
 	}
 	s.serviceLinks()
 	account := s.config.ServiceAccount
@@ -96,6 +97,16 @@ func (s *session) pod() {
 		mount := *account.MountToken
 		spec.AutomountServiceAccountToken = &mount
 		s.set(podPath+"/automountServiceAccountToken", mount)
+	}
+}
+
+// processOne warns of containers whose program would not start: with a shared PID namespace none of them is process 1.
+func (s *session) processOne(spec *corev1.PodSpec) {
+	for i := range spec.Containers {
+		if init := workload.NeedsProcessOne(&spec.Containers[i]); init != "" {
+			s.warn("container %q: %s must be process 1, which in an agent's Pod is another; set command to the program itself, under lifecycle-manager exec",
+				spec.Containers[i].Name, init)
+		}
 	}
 }
 
