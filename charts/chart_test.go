@@ -180,6 +180,21 @@ patches:
       - ipBlock: {cidr: 10.0.0.1/32}
       - ipBlock: {cidr: fd00::1/128}
 `, nil),
+	prod.with("a namespace left out", "agents: {leftOut: [agent-lab]}").also(`
+patches:
+- target: {kind: (Mutating|Validating)WebhookConfiguration, name: agent-lifecycle}
+  patch: |-
+    - {op: replace, path: /webhooks/0/matchConditions/1/expression, value: '!(request.namespace in ["agent-lab"])'}
+- target: {kind: MutatingWebhookConfiguration, name: agent-lifecycle}
+  patch: |-
+    - {op: replace, path: /webhooks/1/matchConditions/1/expression, value: '!(request.namespace in ["agent-lab"])'}
+- target: {kind: ValidatingAdmissionPolicy, name: agent-(self-delete|namespace-reaping)}
+  patch: |-
+    - {op: replace, path: /spec/matchConditions/1/expression, value: '!(request.namespace in ["agent-lab"])'}
+- target: {kind: ValidatingAdmissionPolicy, name: agent-reaper-(writes|deletes)}
+  patch: |-
+    - {op: replace, path: /spec/variables/0/expression, value: '["agent-lab"]'}
+`, nil),
 	dev.with("agents that are being adopted", "agents: {enforcePodSecurity: false}").also(`
 patches:
 - target: {kind: Namespace, name: dexorder-agents}
@@ -286,6 +301,7 @@ func TestValuesAreChecked(t *testing.T) {
 		{"systemIsolation: {enabled: true, extraEgress: [{to: []}]}", "/systemIsolation/extraEgress/0/to"},
 		{"certManager: true", "/certManager"},
 		{"agents: {enforcePodSecurity: null}", "enforcePodSecurity"},
+		{"agents: {leftOut: [kube-system]}", "/agents/leftOut/0"},
 	} {
 		in := installation{set: test.values}
 		said, err := in.runHelm(t)

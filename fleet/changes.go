@@ -45,6 +45,7 @@ func Changes(from, to *appsv1.Deployment) []string {
 	}
 	if !workload.Equal(&was.ShareProcessNamespace, &is.ShareProcessNamespace) {
 		add("the containers see one another's processes: %s becomes %s", optional(was.ShareProcessNamespace), optional(is.ShareProcessNamespace))
+		changes = append(changes, processOneChanges(is)...)
 	}
 	if !workload.Equal(&was.EnableServiceLinks, &is.EnableServiceLinks) {
 		add("the environment tells of the namespace's Services: %s becomes %s", optional(was.EnableServiceLinks), optional(is.EnableServiceLinks))
@@ -62,6 +63,21 @@ func Changes(from, to *appsv1.Deployment) []string {
 	for i := range is.Volumes {
 		if j := indexOf(was.Volumes, is.Volumes[i].Name); j >= 0 && !workload.Equal(&was.Volumes[j], &is.Volumes[i]) {
 			add("volume %s is changed", is.Volumes[i].Name)
+		}
+	}
+	return changes
+}
+
+// processOneChanges names the containers that will not start once processes are shared.
+func processOneChanges(spec *corev1.PodSpec) []string {
+	if spec.ShareProcessNamespace == nil || !*spec.ShareProcessNamespace {
+		return nil
+	}
+	var changes []string
+	for i := range spec.Containers {
+		if init := workload.NeedsProcessOne(&spec.Containers[i]); init != "" {
+			changes = append(changes, fmt.Sprintf("container %s: %s must be process 1, which will be another: it does not start like this",
+				spec.Containers[i].Name, init))
 		}
 	}
 	return changes

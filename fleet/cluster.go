@@ -55,18 +55,18 @@ func Connect(config *rest.Config, system string) (*Cluster, error) {
 // ErrNotInstalled says that there is no policy in force.
 var ErrNotInstalled = errors.New("the system is not installed")
 
-// Policy reads the policy in force. The error is ErrNotInstalled if there is none.
+// Policy reads the policy in force. The error is ErrNotInstalled if there is none, and ErrNoPolicy if there are servers without one.
 func (c *Cluster) Policy(ctx context.Context) ([]byte, error) {
 	m, err := c.client.CoreV1().ConfigMaps(c.system).Get(ctx, lifecycle.PolicyConfigMap, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("%w: there is no ConfigMap %q in namespace %q", ErrNotInstalled, lifecycle.PolicyConfigMap, c.system)
+		return nil, c.servers(ctx).missingPolicy(c.system)
 	case err != nil:
 		return nil, fmt.Errorf("read the policy in force: %w", err)
 	}
 	text, ok := m.Data[lifecycle.PolicyKey]
 	if !ok {
-		return nil, fmt.Errorf("ConfigMap %q in namespace %q has no key %q", lifecycle.PolicyConfigMap, c.system, lifecycle.PolicyKey)
+		return nil, c.UnreadablePolicy(ctx, fmt.Sprintf("  it has no key %q", lifecycle.PolicyKey))
 	}
 	return []byte(text), nil
 }

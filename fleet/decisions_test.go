@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -244,5 +245,21 @@ func TestStepsAndTally(t *testing.T) {
 		if got := tally.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// adopt names what would not start because it would not be process 1 any more.
+func TestChangesNameAnInit(t *testing.T) {
+	yes := true
+	from := &appsv1.Deployment{}
+	from.Spec.Template.Spec.Containers = []corev1.Container{{Name: "agent", Image: "lscr.io/linuxserver/webtop"}, {Name: "fine", Image: "agent"}}
+	to := from.DeepCopy()
+	to.Spec.Template.Spec.ShareProcessNamespace = &yes
+	const want = "container agent: image lscr.io/linuxserver/webtop (s6-overlay) must be process 1, which will be another: it does not start like this"
+	if got := Changes(from, to); !slices.Contains(got, want) {
+		t.Errorf("%q, want among them %q", got, want)
+	}
+	if got := Changes(to, from); len(got) != 1 {
+		t.Errorf("back: %q, want the namespace alone", got)
 	}
 }

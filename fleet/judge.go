@@ -67,6 +67,9 @@ func (j *Judge) Covered() string {
 		for _, prefix := range n.Prefixes {
 			names = append(names, prefix+"*")
 		}
+		for _, name := range n.Except {
+			names = append(names, "but not "+name)
+		}
 	}
 	return strings.Join(names, ", ")
 }

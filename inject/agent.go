@@ -35,6 +35,9 @@ func (s *session) agent() {
 // agentMount puts the mount in place, whatever stands there under the volume's name. What is left beside it, such as a
 // second mount of the volume, is refused by the sidecar-integrity rule.
 func (s *session) agentMount(c *corev1.Container, path string) {
+	if DeviceInPlaceOfMount(c) {
+		return
+	}
 	for i := range c.VolumeMounts {
 		if workload.Equal(&c.VolumeMounts[i], &s.parts.AgentMount) {
 			return

@@ -129,7 +129,7 @@ func (in *Injector) userType(d, old *appsv1.Deployment) lifecycle.UserType {
 
 // inject brings d to carry the given parts.
 func (in *Injector) inject(d, old *appsv1.Deployment, p Parts) ([]jsonpatch.Operation, []string) {
-	if !wellFormed(&d.Spec.Template.Spec) {
+	if spec := &d.Spec.Template.Spec; !wellFormed(spec) || isForWindows(spec) {
 		return nil, nil
 	}
 	s := &session{Deployment: d, old: old, config: &in.config, parts: p}

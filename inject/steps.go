@@ -32,7 +32,7 @@ func (s *session) label(key, value string) {
 		}
 		s.setLabel(&s.ObjectMeta, "/metadata", key, value)
 	}
-	if template := &s.Spec.Template.ObjectMeta; template.Labels[key] != value {
+	if template := &s.Spec.Template.ObjectMeta; template.Labels[key] != value && SelectsWith(s.Spec.Selector, template.Labels, key, value) {
 		s.setLabel(template, templatePath+"/metadata", key, value)
 	}
 }
@@ -75,13 +75,15 @@ func (s *session) strategy() {
 // pod sets what belongs to the Pod as a whole.
 func (s *session) pod() {
 	spec := &s.Spec.Template.Spec
-	if share := spec.ShareProcessNamespace; s.parts.HasSidecar() && (share == nil || !*share) {
+	share := spec.ShareProcessNamespace
+	if s.parts.HasSidecar() && (share == nil || !*share) && ProcessNamespaceConflict(spec) == nil {
 		if share != nil {
 			s.warn("spec.template.spec.shareProcessNamespace was set to true: the sidecar watches the agent's process")
 		}
 		yes := true
 		spec.ShareProcessNamespace = &yes
 		s.set(podPath+"/shareProcessNamespace", true)
+		s.processOne(spec)
 	}
 	s.serviceLinks()
 	account := s.config.ServiceAccount
@@ -95,6 +97,16 @@ func (s *session) pod() {
 		mount := *account.MountToken
 		spec.AutomountServiceAccountToken = &mount
 		s.set(podPath+"/automountServiceAccountToken", mount)
+	}
+}
+
+// processOne warns of containers whose program would not start: with a shared PID namespace none of them is process 1.
+func (s *session) processOne(spec *corev1.PodSpec) {
+	for i := range spec.Containers {
+		if init := workload.NeedsProcessOne(&spec.Containers[i]); init != "" {
+			s.warn("container %q: %s must be process 1, which in an agent's Pod is another; set command to the program itself, under lifecycle-manager exec",
+				spec.Containers[i].Name, init)
+		}
 	}
 }
 
@@ -128,7 +140,9 @@ func (s *session) sidecar() {
 		}
 		return
 	case i < 0:
-		appendTo(&s.editor, &spec.Containers, path, s.parts.Sidecar)
+		if len(SidecarConflicts(spec, &s.parts.Sidecar)) == 0 {
+			appendTo(&s.editor, &spec.Containers, path, s.parts.Sidecar)
+		}
 		return
 	}
 	if workload.Equal(&spec.Containers[i], &s.parts.Sidecar) {
@@ -160,7 +174,7 @@ func (s *session) volumes() {
 		switch {
 		case i < 0:
 			missing = append(missing, want)
-		case !workload.Equal(&spec.Volumes[i], &want):
+		case !workload.Equal(&spec.Volumes[i], &want) && !isBlockDevice(spec, want.Name):
 			if !s.storedVolume(spec.Volumes[i]) {
 				s.warn("volume %q belongs to the system and was put back", want.Name)
 			}

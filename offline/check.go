@@ -26,6 +26,9 @@ const (
 	Admitted Outcome = iota
 	Denied
 
+	// DeniedAsPods is an object of a custom kind that the webhook does not look at, and whose Pods it would refuse.
+	DeniedAsPods
+
 	// NotJudged is an object that the webhook does not look at. It is allowed.
 	NotJudged
 
@@ -34,7 +37,7 @@ const (
 )
 
 func (o Outcome) String() string {
-	return [...]string{"admitted", "denied", "not judged", "not understood"}[o]
+	return [...]string{"admitted", "denied", "denied as Pods", "not judged", "not understood"}[o]
 }
 
 // Finding is one thing to say about an object.
@@ -98,6 +101,9 @@ func (j *Judge) Check(o *manifest.Object) Verdict {
 		return v
 	case s == nil:
 		v.Outcome = NotJudged
+		if isCustom(o) {
+			j.checkCustom(o, &v)
+		}
 		return v
 	}
 	j.inject(o, s)

@@ -79,14 +79,16 @@ func (j *Judge) read(o *manifest.Object) (*subject, *manifest.Error) {
 	}
 	s := &subject{Object: decoded, namespace: j.namespaceOf(o), warnings: unknownFields(o, known.typed())}
 	if j.Policy.Profile(s.namespace) == nil {
-		s.warn(o, "metadata.namespace", "no profile of the policy covers namespace %q, so the webhook leaves it alone; covered are %s",
-			s.namespace, coverage(j.Policy))
+		s.warnings = append(s.warnings, j.uncovered(o, s.namespace))
 	}
 	return s, nil
 }
 
-func (s *subject) warn(o *manifest.Object, field, format string, args ...any) {
-	s.warnings = append(s.warnings, Finding{Field: field, Line: o.Line(field), Message: fmt.Sprintf(format, args...)})
+// uncovered warns that nothing is judged in the object's namespace.
+func (j *Judge) uncovered(o *manifest.Object, namespace string) Finding {
+	const field = "metadata.namespace"
+	return Finding{Field: field, Line: o.Line(field), Message: fmt.Sprintf(
+		"no profile of the policy covers namespace %q, so the webhook leaves it alone; covered are %s", namespace, coverage(j.Policy))}
 }
 
 // inject brings the subject to what would be stored, if it is a Deployment of an agent.
@@ -137,6 +139,9 @@ func coverage(p *policy.Policy) string {
 		}
 		for _, prefix := range profile.Namespaces().Prefixes {
 			names = append(names, fmt.Sprintf("%q", prefix+"*"))
+		}
+		for _, name := range profile.Namespaces().Except {
+			names = append(names, fmt.Sprintf("but not %q", name))
 		}
 	}
 	return strings.Join(names, ", ")

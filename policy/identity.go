@@ -4,8 +4,10 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/dexorder/agent-lifecycle/inject"
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
@@ -41,7 +43,7 @@ func checkIdentity(p *Profile, r *Request) []Violation {
 		return append(found, checkUnchanged(r, lifecycle.LabelDeployment)...)
 	}
 	const key = lifecycle.LabelDeployment
-	name, labels, template := r.Object.Meta.Name, r.Object.Meta.Labels, r.Object.Template
+	name, labels := r.Object.Meta.Name, r.Object.Meta.Labels
 	if generate := r.Object.Meta.GenerateName; generate != "" && (name == "" || labels[key] != name) {
 		return append(found, violation("metadata.generateName",
 			"%q leaves the name open, but label %s needs it when the Deployment is created; set metadata.name", generate, key))
@@ -51,9 +53,9 @@ func checkIdentity(p *Profile, r *Request) []Violation {
 			name, len(name), key, validation.LabelValueMaxLength))
 	}
 	found = append(found, checkLabel("metadata", labels, key, name)...)
-	found = append(found, checkLabel(template.Field("metadata"), template.Meta.Labels, key, name)...)
+	found = append(found, checkTemplateLabel(r, key, name)...)
 	if userType, err := lifecycle.ParseUserType(labels[lifecycle.LabelUserType]); err == nil {
-		found = append(found, checkLabel(template.Field("metadata"), template.Meta.Labels, lifecycle.LabelUserType, string(userType))...)
+		found = append(found, checkTemplateLabel(r, lifecycle.LabelUserType, string(userType))...)
 	}
 	return found
 }
@@ -74,6 +76,16 @@ func checkLabel(path string, labels map[string]string, key, want string) []Viola
 		return nil
 	}
 	return []Violation{violation(labelField(path, key), "%s, must be %q", isLabel(labels, key), want)}
+}
+
+// checkTemplateLabel refuses a selector because of which the label could not be put right.
+func checkTemplateLabel(r *Request, key, want string) []Violation {
+	t := r.Object.Template
+	if selector := r.Object.Deployment.Spec.Selector; !inject.SelectsWith(selector, t.Meta.Labels, key, want) {
+		return []Violation{violation("spec.selector", "is %q, must select what has the label %s=%s, as the agent's Pods have",
+			metav1.FormatLabelSelector(selector), key, want)}
+	}
+	return checkLabel(t.Field("metadata"), t.Meta.Labels, key, want)
 }
 
 // checkUserType holds the label to what exists, and its change to who may make it and which way.

@@ -28,7 +28,11 @@ func (v Verdict) Message() string {
 		return ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "refused by policy, profile %q:", v.Profile)
+	fmt.Fprintf(&b, "refused by policy, profile %q", v.Profile)
+	if v.Prefix != "" {
+		fmt.Fprintf(&b, ", whose prefix %q covers namespace %q", v.Prefix, v.Namespace)
+	}
+	b.WriteByte(':')
 	for i, violation := range v.Denials {
 		line := truncate(violation.String())
 		if i > 0 && b.Len()+len(line) > maxMessage {

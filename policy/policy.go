@@ -129,6 +129,25 @@ func (p *Profile) Namespaces() v1alpha1.Namespaces { return p.file.Namespaces }
 // Covers says whether the profile holds in a namespace.
 func (p *Profile) Covers(namespace string) bool { return p.file.Namespaces.Covers(namespace) }
 
+// prefixOf returns the prefix by which the profile covers a namespace; empty where it does by name.
+func (p *Profile) prefixOf(namespace string) string {
+	if slices.Contains(p.file.Namespaces.Names, namespace) {
+		return ""
+	}
+	return p.file.Namespaces.MatchingPrefix(namespace)
+}
+
+// AllowedKinds returns the kinds of workload that the profile allows.
+func (p *Profile) AllowedKinds() []string { return slices.Clone(p.file.Rules.WorkloadKind.Kinds) }
+
+// Controller returns the account of a workload controller, from which the profile admits Pods. Empty if there is none.
+func (p *Profile) Controller() string {
+	if len(p.identities.Controllers) == 0 {
+		return ""
+	}
+	return p.identities.Controllers[0]
+}
+
 // agentName replaces the placeholder for the agent's name in the patterns of a profile.
 const agentName = "{deployment}"
 

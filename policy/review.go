@@ -20,7 +20,7 @@ func (p *Policy) Review(r *Request) Verdict {
 		return Verdict{}
 	}
 	r = sameKind(r)
-	v := Verdict{Profile: profile.Name(), Unchecked: p.unchecked(r)}
+	v := Verdict{Profile: profile.Name(), Namespace: r.Namespace, Prefix: profile.prefixOf(r.Namespace), Unchecked: p.unchecked(r)}
 	tolerated := profile.tolerated(r)
 	for _, rule := range rules {
 		enforcement := rule.enforcement(&profile.file.Rules)

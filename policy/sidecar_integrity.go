@@ -22,6 +22,9 @@ import (
 // stored one if that has an accepted image. A Pod's must contain the policy's or its Deployment's, and may have any accepted
 // image, too: LimitRanger and service meshes add fields there, and others rewrite images to a mirror's. On a running Pod it does not change at all.
 //
+// What the user wrote is refused where an injected part cannot be beside it: hostPID, a block device in the place of a mount,
+// resources of the Pod as a whole that leave no room for the sidecar.
+//
 // Where agents get no sidecar there is none, but in Pods of Deployments that were admitted with one; and in Pods of those that
 // were admitted without, there need be none.
 var sidecarIntegrity = Rule{
@@ -91,6 +94,10 @@ func (c *integrityCheck) sidecar() {
 		if len(sidecars) > 0 && !(c.request.Object.Kind == kindPod && len(sidecars) == 1 && c.isOwners(sidecars[0].Container)) {
 			c.add(c.template.Field("spec.containers"), "must not have the container %q: agents get none here", lifecycle.SidecarContainer)
 		}
+		return
+	}
+	if conflicts := inject.SidecarConflicts(c.template.Spec, &c.parts.Sidecar); len(sidecars) == 0 && len(conflicts) > 0 {
+		c.conflicts(conflicts)
 		return
 	}
 	if len(sidecars) != 1 {
@@ -190,7 +197,17 @@ func (c *integrityCheck) volumes() {
 	}
 }
 
+func (c *integrityCheck) conflicts(conflicts []inject.Conflict) {
+	for _, conflict := range conflicts {
+		c.add(c.template.Field("spec."+conflict.Field), "%s", conflict.Message)
+	}
+}
+
 func (c *integrityCheck) processNamespace() {
+	if conflict := inject.ProcessNamespaceConflict(c.template.Spec); c.parts.HasSidecar() && conflict != nil {
+		c.conflicts([]inject.Conflict{*conflict})
+		return
+	}
 	if share := c.template.Spec.ShareProcessNamespace; c.parts.HasSidecar() && (share == nil || !*share) {
 		c.add(c.template.Field("spec.shareProcessNamespace"), "%s, must be true: the sidecar watches the agent's process",
 			isValue(share))
@@ -233,6 +250,9 @@ func (c *integrityCheck) agentContainer() {
 		if workload.Equal(&agent.VolumeMounts[i], &c.parts.AgentMount) {
 			return
 		}
+	}
+	if inject.DeviceInPlaceOfMount(agent) {
+		return // Refused by what follows.
 	}
 	c.add(field+".volumeMounts", "container %q must mount volume %q at %s", agent.Name, lifecycle.RunVolume, lifecycle.RunDir)
 }
@@ -297,7 +317,11 @@ func (c *integrityCheck) reach(container workload.Container) {
 		if full(c.found) {
 			return
 		}
-		if inRunDir(device.DevicePath) {
+		switch {
+		case device.Name == lifecycle.RunVolume || device.Name == lifecycle.TokenVolume:
+			c.add(fmt.Sprintf("%s.volumeDevices[%d].name", container.Path(), i),
+				"container %q: the volume name %q is the system's; use another", container.Name, device.Name)
+		case inRunDir(device.DevicePath):
 			c.add(fmt.Sprintf("%s.volumeDevices[%d].devicePath", container.Path(), i),
 				"container %q: volume %q is at %q, must be outside of %s", container.Name, device.Name, device.DevicePath, lifecycle.RunDir)
 		}

@@ -46,6 +46,12 @@ type Verdict struct {
 	// Profile that covers the namespace. Empty: none does, and nothing was judged.
 	Profile string
 
+	// Namespace of the request.
+	Namespace string
+
+	// Prefix of the profile's that covers the namespace. Empty: it is covered by its name.
+	Prefix string
+
 	// Denials are violations of enforced rules: any of them refuses the request.
 	Denials []Violation
 

@@ -21,6 +21,10 @@ import (
 // A Job that an operator makes for an object of its own, such as a KEDA ScaledJob, a JobSet or a RayJob, is judged as one
 // without a controller: nobody has judged the object that it was made of.
 //
+// Agents run on Linux: there is no sidecar for Windows, nor a read-only root file system. What asks for Windows is refused for
+// that alone (os.name, a node selector, hostProcess), and not for each thing that it cannot have. Where the profile does not
+// enforce read-only-rootfs, something else than an agent may run on Windows.
+//
 // Allowed: a Deployment; its ReplicaSet, made by the deployment controller; that one's Pod, made by the replicaset
 // controller. Refused: a bare Pod; a Pod with a forged owner; a StatefulSet where the profile does not list it.
 var workloadKind = Rule{
@@ -45,7 +49,7 @@ func checkWorkloadKind(p *Profile, r *Request) []Violation {
 	case isMadeByWorkload(r.Object):
 		return checkFromController(p, r, "create a "+r.Object.Kind+" that has a controller")
 	case r.Old != nil && !podsChange(r), slices.Contains(allowed, r.Object.Kind):
-		return nil
+		return checkLinux(p, r)
 	}
 	return []Violation{violation("kind", "a %s may not run here; allowed: %s", r.Object.Kind, strings.Join(allowed, ", "))}
 }
@@ -84,12 +88,15 @@ func checkFromController(p *Profile, r *Request, what string) []Violation {
 			userName(r), what, strings.Join(p.file.Rules.WorkloadKind.Kinds, " or "))}
 	}
 	if r.Facts == nil {
-		return nil
+		return checkLinux(p, r)
 	}
 	owner := r.Facts.Owner
 	if owner == nil {
 		return []Violation{violation("metadata.ownerReferences", "the %s belongs to no living workload: %s",
 			r.Object.Kind, ownerReferences(r.Object.Meta))}
+	}
+	if found := checkLinux(p, r); found != nil {
+		return found
 	}
 	kind := owner.Kind()
 	if slices.Contains(p.file.Rules.WorkloadKind.Kinds, kind) || r.Object.Kind != kindPod && p.predates(owner) {
@@ -97,6 +104,23 @@ func checkFromController(p *Profile, r *Request, what string) []Violation {
 	}
 	return []Violation{violation("metadata.ownerReferences", "the %s belongs to %s %q, which may not run here; allowed: %s",
 		r.Object.Kind, kind, owner.Name, strings.Join(p.file.Rules.WorkloadKind.Kinds, ", "))}
+}
+
+// checkLinux refuses what asks for Windows. Where the profile takes writable root file systems, something else than an agent may
+// run there. What a Pod asks of its node was judged in its template.
+func checkLinux(p *Profile, r *Request) []Violation {
+	if !podsChange(r) || !isAgent(r) && p.file.Rules.ReadOnlyRootfs.Enforcement != v1alpha1.Enforce {
+		return nil
+	}
+	t := r.Object.Template
+	field, value := workload.WindowsPod(t.Spec)
+	if field == "" && r.Object.Kind != kindPod {
+		field, value = workload.WindowsNodes(t.Spec)
+	}
+	if field == "" {
+		return nil
+	}
+	return []Violation{violation(t.Field("spec."+field), "%q asks for Windows, but what runs here runs on Linux; leave it out", value)}
 }
 
 // comesFromController lists the kinds that workload controllers make on the way from a workload to its Pods.

@@ -19,7 +19,7 @@ import (
 // lives, the mark is taken back.
 func (d *dismantler) confirm(ctx context.Context, n *namespace) (*facts, error) {
 	policy := d.settings()
-	if why := notOurs(n, orgs(policy), d.Namespace); why != "" {
+	if why := d.foreign(n, orgs(policy)); why != "" {
 		d.Logger.WarnContext(ctx, "A namespace is no longer the reaper's", "namespace", n.name, "reason", why)
 		return nil, nil
 	}

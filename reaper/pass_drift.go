@@ -324,7 +324,7 @@ func leaves(n *namespace) bool {
 func (w *worker) meterDrift(policy *v1alpha1.Reaper) {
 	ours, drifted := orgs(policy), 0
 	w.inventory.each(func(p *place) {
-		if p.namespace == nil || notOurs(p.namespace, ours, w.Namespace) != "" || leaves(p.namespace) {
+		if p.namespace == nil || w.foreign(p.namespace, ours) != "" || leaves(p.namespace) {
 			return
 		}
 		if _, has := p.namespace.annotations[lifecycle.AnnotationDrift]; has {

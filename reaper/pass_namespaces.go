@@ -127,7 +127,7 @@ func (w *worker) judgeAll(names []string, policy *v1alpha1.Reaper) (all []judged
 		if f == nil {
 			continue
 		}
-		if notOurs(f.namespace, ours, w.Namespace) != "" {
+		if w.foreign(f.namespace, ours) != "" {
 			foreign["not ours"]++
 			continue
 		}
@@ -227,7 +227,7 @@ func (w *worker) states(since time.Time) []Event {
 	var events []Event
 	ours, now := orgs(w.settings()), w.Now()
 	w.inventory.each(func(p *place) {
-		if n := p.namespace; n != nil && notOurs(n, ours, w.Namespace) == "" {
+		if n := p.namespace; n != nil && w.foreign(n, ours) == "" {
 			at, phase := shownPhase(n)
 			_, marked := instant(n, lifecycle.AnnotationReaping, now)
 			if n.deleting && marked && n.deletedAt.After(since) { // whoever deleted it may have died before it told

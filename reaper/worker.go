@@ -68,6 +68,9 @@ func newWorker(options Options, client, watching kubernetes.Interface) *worker {
 
 // remembers says of which namespaces the content matters: those of role agents by name, and those that the policy covers.
 func (w *worker) remembers(namespace string) bool {
+	if w.Policy.File().LeavesOut(namespace) {
+		return false
+	}
 	if strings.HasPrefix(namespace, lifecycle.RoleNamespacePrefix) {
 		return true
 	}
@@ -78,6 +81,14 @@ func (w *worker) remembers(namespace string) bool {
 		}
 	}
 	return false
+}
+
+// foreign is notOurs, and knows what the policy leaves out.
+func (w *worker) foreign(n *namespace, orgs map[string]bool) string {
+	if w.Policy.File().LeavesOut(n.name) {
+		return "the policy leaves it out"
+	}
+	return notOurs(n, orgs, w.Namespace)
 }
 
 // settings are the policy's as they are now.
@@ -243,7 +254,7 @@ func (w *worker) waiting(policy *v1alpha1.Reaper, due map[string]time.Time, firs
 	since := map[string]time.Time{}
 	for _, name := range w.inventory.names() {
 		f := w.inventory.facts(name)
-		if f == nil || f.namespace.deleting || notOurs(f.namespace, ours, w.Namespace) != "" {
+		if f == nil || f.namespace.deleting || w.foreign(f.namespace, ours) != "" {
 			continue
 		}
 		w.mu.Lock()

@@ -179,6 +179,9 @@ func remembered() []client.Object {
 // scope is a set of namespaces: the union of what the profiles cover.
 type scope struct {
 	names, prefixes []string
+
+	// except are namespaces that a prefix matches and that are not in the set.
+	except []string
 }
 
 func newScope(coverage []v1alpha1.Namespaces) scope {
@@ -186,7 +189,10 @@ func newScope(coverage []v1alpha1.Namespaces) scope {
 	for _, n := range coverage {
 		s.names = append(s.names, n.Names...)
 		s.prefixes = append(s.prefixes, n.Prefixes...)
+		s.except = append(s.except, n.Except...)
 	}
+	// What one profile leaves out another one may cover by its name.
+	s.except = slices.DeleteFunc(s.except, func(name string) bool { return slices.Contains(s.names, name) })
 	return s.sorted()
 }
 
@@ -194,17 +200,17 @@ func newScope(coverage []v1alpha1.Namespaces) scope {
 func (s scope) sorted() scope {
 	slices.Sort(s.names)
 	slices.Sort(s.prefixes)
-	return scope{slices.Compact(s.names), slices.Compact(s.prefixes)}
+	slices.Sort(s.except)
+	return scope{slices.Compact(s.names), slices.Compact(s.prefixes), slices.Compact(s.except)}
 }
 
 func (s scope) equal(t scope) bool {
-	return slices.Equal(s.names, t.names) && slices.Equal(s.prefixes, t.prefixes)
+	return slices.Equal(s.names, t.names) && slices.Equal(s.prefixes, t.prefixes) && slices.Equal(s.except, t.except)
 }
 
 func (s scope) covers(namespace string) bool {
-	return slices.Contains(s.names, namespace) || slices.ContainsFunc(s.prefixes, func(prefix string) bool {
-		return len(namespace) > len(prefix) && strings.HasPrefix(namespace, prefix)
-	})
+	n := v1alpha1.Namespaces{Names: s.names, Prefixes: s.prefixes, Except: s.except}
+	return n.Covers(namespace)
 }
 
 func (s scope) String() string {
@@ -214,6 +220,9 @@ func (s scope) String() string {
 	list := slices.Clone(s.names)
 	for _, prefix := range s.prefixes {
 		list = append(list, prefix+"*")
+	}
+	for _, name := range s.except {
+		list = append(list, "but not "+name)
 	}
 	return strings.Join(list, ", ")
 }

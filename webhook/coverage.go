@@ -74,7 +74,7 @@ func compareNamespaces(w registered, policy scope) []string {
 	sent, understood := namespacesOf(w.conditions)
 	if !understood {
 		return []string{fmt.Sprintf("webhook %q: its matchConditions name no namespaces in a form that is understood "+
-			`(request.namespace == "NAME", request.namespace.startsWith("PREFIX")), so they cannot be compared with the policy's: %s`,
+			`(request.namespace == "NAME", request.namespace.startsWith("PREFIX"), !(request.namespace in ["NAME"])), so they cannot be compared with the policy's: %s`,
 			w.name, policy)}
 	}
 	if sent.equal(policy) {
@@ -103,6 +103,7 @@ func compareDeleters(w registered, policy scope) []string {
 		}
 	}
 	sent = sent.sorted()
+	policy.except = nil // An account of a namespace that is left out is no more than any other one elsewhere.
 	if !filtered || sent.equal(policy) {
 		return nil
 	}
@@ -156,6 +157,10 @@ var (
 		`request\.userInfo\.username\.startsWith\(\s*(?:"system:serviceaccount:([^"\\]*)"|'system:serviceaccount:([^'\\]*)')\s*\)`)
 	accountIs      = regexp.MustCompile(`request\.userInfo\.username\s*==\s*(?:"([^"\\]*)"|'([^'\\]*)')`)
 	namespaceNamed = regexp.MustCompile(`request\.namespace\b`)
+
+	// namespaceNotIn matches a condition that leaves namespaces out and does nothing else.
+	namespaceNotIn = regexp.MustCompile(`^\s*!\s*\(\s*request\.namespace\s+in\s+\[((?:\s*(?:"[^"\\]*"|'[^'\\]*')\s*,?)*)\s*\]\s*\)\s*$`)
+	literal        = regexp.MustCompile(`"([^"]*)"|'([^']*)'`)
 )
 
 // namespacesOf reads the namespaces that match conditions select, in the forms that our manifests use. Evaluating any
@@ -163,6 +168,10 @@ var (
 // when no condition names namespaces, or one does in another form.
 func namespacesOf(conditions []admissionregistrationv1.MatchCondition) (s scope, understood bool) {
 	for _, c := range conditions {
+		if left := namespaceNotIn.FindStringSubmatch(c.Expression); left != nil {
+			s.except = append(s.except, literals(literal.FindAllStringSubmatch(left[1], -1))...)
+			continue
+		}
 		names := namespaceIs.FindAllStringSubmatch(c.Expression, -1)
 		prefixes := namespaceStarts.FindAllStringSubmatch(c.Expression, -1)
 		mentions := len(namespaceNamed.FindAllString(c.Expression, -1))

@@ -72,6 +72,9 @@ func TestCoverageDiffers(t *testing.T) {
 		{"deletions by a prefix for a name", deletersOf(`request.operation != "DELETE"
 			|| request.userInfo.username.startsWith('system:serviceaccount:dexorder-agents')
 			|| request.userInfo.username.startsWith('system:serviceaccount:agent-')`), "accounts of the namespaces agent-*, dexorder-agents*"},
+		{"leaves one out", leavingOut(`!(request.namespace in ["agent-lab"])`),
+			"select the namespaces dexorder-agents, agent-*, but not agent-lab, the policy covers dexorder-agents, agent-*"},
+		{"leaves out in another form", leavingOut(`!(request.namespace in ["agent-lab"]) || true`), "cannot be compared"},
 		{"narrowed", condition(`(request.namespace == "dexorder-agents" || request.namespace.startsWith("agent-")) && false`), "cannot be compared"},
 	}
 	for _, tt := range tests {
@@ -83,6 +86,40 @@ func TestCoverageDiffers(t *testing.T) {
 				t.Errorf("found %q, want %q", found, tt.want)
 			}
 		})
+	}
+}
+
+// What the policy leaves out of a prefix the registrations leave out, too, or requests there wait for the servers.
+func TestCoverageLeavesOut(t *testing.T) {
+	policy := newScope([]v1alpha1.Namespaces{{Names: []string{"dexorder-agents"}}, {Prefixes: []string{"agent-"}, Except: []string{"agent-lab", "agent-b"}}})
+	for expression, want := range map[string]string{
+		`!(request.namespace in [])`: "select the namespaces dexorder-agents, agent-*, the policy covers " +
+			"dexorder-agents, agent-*, but not agent-b, but not agent-lab",
+		`!(request.namespace in ["agent-lab"])`:                   "select the namespaces dexorder-agents, agent-*, but not agent-lab, the policy",
+		`!(request.namespace in ["agent-lab","agent-b"])`:         "",
+		"!( request.namespace in [ 'agent-b' , \"agent-lab\" ] )": "",
+	} {
+		_, validating := installedWebhooks(t)
+		leavingOut(expression)(&validating[0])
+		found := strings.Join(compare(validating, "/validate", validates, policy), "\n")
+		if want == "" && found != "" || !strings.Contains(found, want) {
+			t.Errorf("%s: found %q, want %q", expression, found, want)
+		}
+	}
+	if policy.covers("agent-lab") || !policy.covers("agent-labs") {
+		t.Error("a namespace that is left out is covered, or another one is not")
+	}
+	if s := newScope([]v1alpha1.Namespaces{{Prefixes: []string{"agent-"}, Except: []string{"agent-lab"}}, {Names: []string{"agent-lab"}}}); !s.covers("agent-lab") {
+		t.Error("a namespace that another profile covers is left out")
+	}
+}
+
+// leavingOut replaces the condition that leaves namespaces out.
+func leavingOut(expression string) func(*registered) {
+	return func(w *registered) {
+		w.conditions = slices.Clone(w.conditions)
+		i := slices.IndexFunc(w.conditions, func(c admissionregistrationv1.MatchCondition) bool { return c.Name == "not-left-out" })
+		w.conditions[i].Expression = expression
 	}
 }
 

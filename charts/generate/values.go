@@ -76,7 +76,20 @@ var holes = []hole{
 {{- end }}`},
 	{place: place{"NetworkPolicy", "agent-gateway", []any{"spec", "egress", 0}}, with: apiServerRule},
 	{place: place{"NetworkPolicy", "agent-gateway", []any{"spec", "egress"}}, item: true, with: extraEgress},
+	{place: place{"MutatingWebhookConfiguration", "agent-lifecycle", []any{"webhooks", 0, "matchConditions", 1, "expression"}}, with: notLeftOut},
+	{place: place{"MutatingWebhookConfiguration", "agent-lifecycle", []any{"webhooks", 1, "matchConditions", 1, "expression"}}, with: notLeftOut},
+	{place: place{"ValidatingWebhookConfiguration", "agent-lifecycle", []any{"webhooks", 0, "matchConditions", 1, "expression"}}, with: notLeftOut},
+	{place: place{"ValidatingAdmissionPolicy", "agent-self-delete", []any{"spec", "matchConditions", 1, "expression"}}, with: notLeftOut},
+	{place: place{"ValidatingAdmissionPolicy", "agent-namespace-reaping", []any{"spec", "matchConditions", 1, "expression"}}, with: notLeftOut},
+	{place: place{"ValidatingAdmissionPolicy", "agent-reaper-writes", []any{"spec", "variables", 0, "expression"}}, with: leftOut},
+	{place: place{"ValidatingAdmissionPolicy", "agent-reaper-deletes", []any{"spec", "variables", 0, "expression"}}, with: leftOut},
 }
+
+// notLeftOut is a condition that leaves out what the values say, leftOut the list of it.
+const (
+	notLeftOut = `{{ printf "!(request.namespace in %s)" (toJson .Values.agents.leftOut) | quote }}`
+	leftOut    = `{{ toJson .Values.agents.leftOut | quote }}`
+)
 
 // What several policies of the component system-isolation have in common.
 var (

@@ -12,6 +12,10 @@ var checkVerb = verb{
 	help: `Every object is judged as on its creation by an ordinary user, a Deployment after injection. What only
 a cluster can tell is not judged, and a warning says so. Kinds that run no Pods are not judged.
 
+A custom kind, such as an Argo Rollout, is not judged by the webhook, but the Pods that its controller makes
+are. Where an object of such a kind holds a Pod's spec, which is known by a list of containers with images, it is
+judged as those Pods will be, and a warning says by which profile.
+
 Examples:
   # Judge a file, or everything below a directory
   kubectl agents check -f agent.yaml
@@ -25,7 +29,7 @@ Examples:
 
 Exit codes:
   0  all are admitted
-  1  any is denied
+  1  any is denied, or the Pods of one of a custom kind would be
   2  something is not understood: a flag, a file, a document, the policy
 `,
 	bind: bindCheck,
@@ -86,7 +90,7 @@ func exitCode(verdicts []offline.Verdict) int {
 		switch verdicts[i].Outcome {
 		case offline.NotUnderstood:
 			return exitNotUnderstood
-		case offline.Denied:
+		case offline.Denied, offline.DeniedAsPods:
 			code = exitDenied
 		}
 	}

@@ -13,7 +13,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/dexorder/agent-lifecycle/fleet"
-	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
@@ -57,8 +56,7 @@ func (f *fleetFlags) connect(ctx context.Context) (cluster *fleet.Cluster, judge
 		return nil, nil, "", err
 	}
 	if judge, err = fleet.NewJudge(data, rules); err != nil {
-		return nil, nil, "", fmt.Errorf("what ConfigMap %q in namespace %q holds is no policy, so an older one is in force that cannot be "+
-			"read from here:\n%s", lifecycle.PolicyConfigMap, f.clusterFlags.namespace, indented(err.Error()))
+		return nil, nil, "", cluster.UnreadablePolicy(ctx, indented(err.Error()))
 	}
 	// An error counts as an empty record; audit tells of it.
 	record, _ := cluster.RuleTimes(ctx)

@@ -48,6 +48,7 @@ func TestGolden(t *testing.T) {
 		{name: "check-empty", args: "check -f testdata/empty.yaml -o json", code: 2},
 		{name: "check-empty-among-others", args: "check -f testdata/empty.yaml -f testdata/good.yaml"},
 		{name: "check-directory", args: "check -f testdata/dir"},
+		{name: "check-custom", args: "check -f testdata/custom.yaml", code: 1},
 		{name: "check-stdin", args: "check -f -", stdin: windows},
 		{name: "check-stdin-github", args: "check --filename=- --output=github", stdin: "kind: Pod\n", code: 2},
 		{name: "check-policy", args: "check -f testdata/bad.yaml --policy testdata/policy.yaml -n lab", code: 1},

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/dexorder/agent-lifecycle/fleet"
-	"github.com/dexorder/agent-lifecycle/lifecycle"
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
@@ -25,7 +23,7 @@ func (c *clusterFlags) policyInForce(ctx context.Context) (*v1alpha1.LifecyclePo
 	}
 	file, err := v1alpha1.Decode(data)
 	if err != nil {
-		return nil, fmt.Errorf("what ConfigMap %q in namespace %q holds is no policy:\n%s", lifecycle.PolicyConfigMap, c.namespace, indented(err.Error()))
+		return nil, cluster.UnreadablePolicy(ctx, indented(err.Error()))
 	}
 	return file, nil
 }

@@ -29,7 +29,7 @@ profiles:
       resource-limits: {max: {cpu: 4, memory: 16Gi}}
       references: {pullSecrets: [], csiDrivers: []}
   - name: role-agents
-    namespaces: {prefixes: [agent-]}
+    namespaces: {prefixes: [agent-], except: []}
     defaultUserType: enterprise
     adoptBefore: 2026-01-01T00:00:00Z
     rules:

@@ -229,16 +229,44 @@ type Namespaces struct {
 
 	// Prefixes match the beginning of a name that is longer than the prefix. A prefix ends in "-".
 	Prefixes []string `json:"prefixes,omitempty"`
+
+	// Except names namespaces that a prefix would match and that are left out: nothing is injected, judged or reaped there. The
+	// registrations and admission policies have to leave them out, too. Servers older than this field refuse a file that has it.
+	Except []string `json:"except,omitzero"`
 }
 
 // Covers says whether a namespace is among them.
 func (n *Namespaces) Covers(namespace string) bool {
-	if slices.Contains(n.Names, namespace) {
-		return true
-	}
-	return slices.ContainsFunc(n.Prefixes, func(prefix string) bool {
+	return slices.Contains(n.Names, namespace) || n.MatchingPrefix(namespace) != "" && !slices.Contains(n.Except, namespace)
+}
+
+// LeavesOut says whether a namespace is not among them though one of the prefixes matches it.
+func (n *Namespaces) LeavesOut(namespace string) bool {
+	return slices.Contains(n.Except, namespace) && n.MatchingPrefix(namespace) != ""
+}
+
+// MatchingPrefix returns the prefix that matches a namespace, empty if none does.
+func (n *Namespaces) MatchingPrefix(namespace string) string {
+	i := slices.IndexFunc(n.Prefixes, func(prefix string) bool {
 		return len(namespace) > len(prefix) && strings.HasPrefix(namespace, prefix)
 	})
+	if i < 0 {
+		return ""
+	}
+	return n.Prefixes[i]
+}
+
+// LeavesOut says whether a profile's prefix matches a namespace, which the profile leaves out, and no other profile covers it.
+func (p *LifecyclePolicy) LeavesOut(namespace string) bool {
+	leftOut := false
+	for i := range p.Profiles {
+		n := &p.Profiles[i].Namespaces
+		if n.Covers(namespace) {
+			return false
+		}
+		leftOut = leftOut || n.LeavesOut(namespace)
+	}
+	return leftOut
 }
 
 // ServiceAccount is the default account of a profile's agents.

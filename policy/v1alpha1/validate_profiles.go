@@ -69,7 +69,25 @@ func validateNamespaces(path *field.Path, n *Namespaces) field.ErrorList {
 		errs = append(errs, validatePrefix(prefixes.Index(i), prefix)...)
 	}
 	errs = append(errs, unique(names, n.Names)...)
-	return append(errs, unique(prefixes, n.Prefixes)...)
+	errs = append(errs, unique(prefixes, n.Prefixes)...)
+	return append(errs, validateExcept(path.Child("except"), n)...)
+}
+
+// validateExcept refuses what would leave nothing out, which is mostly a misspelt name.
+func validateExcept(path *field.Path, n *Namespaces) field.ErrorList {
+	var errs field.ErrorList
+	for i, name := range n.Except {
+		at := path.Index(i)
+		switch {
+		case len(validation.IsDNS1123Label(name)) > 0:
+			errs = append(errs, invalid(at, name, validation.IsDNS1123Label(name))...)
+		case slices.Contains(n.Names, name):
+			errs = append(errs, field.Invalid(at, name, "stands among names as well; take it out of one of the two"))
+		case n.MatchingPrefix(name) == "":
+			errs = append(errs, field.Invalid(at, name, "must begin with one of the prefixes, and is covered by none of them"))
+		}
+	}
+	return append(errs, unique(path, n.Except)...)
 }
 
 const notCovered = "kube-*, default and dexorder-system cannot be covered"
@@ -95,7 +113,7 @@ func validateDisjoint(path *field.Path, n *Namespaces, other *Profile) field.Err
 			errs = append(errs, covered(at, name, other, name))
 		}
 		for _, prefix := range other.Namespaces.Prefixes {
-			if strings.HasPrefix(name, prefix) {
+			if strings.HasPrefix(name, prefix) && !slices.Contains(other.Namespaces.Except, name) {
 				errs = append(errs, covered(at, name, other, prefix))
 			}
 		}
@@ -103,7 +121,7 @@ func validateDisjoint(path *field.Path, n *Namespaces, other *Profile) field.Err
 	for i, prefix := range n.Prefixes {
 		at := path.Child("prefixes").Index(i)
 		for _, name := range other.Namespaces.Names {
-			if strings.HasPrefix(name, prefix) {
+			if strings.HasPrefix(name, prefix) && !slices.Contains(n.Except, name) {
 				errs = append(errs, covered(at, prefix, other, name))
 			}
 		}
