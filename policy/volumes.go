@@ -123,7 +123,9 @@ func (p *Profile) deletesStorage(userType string) bool {
 
 // keepsStorage says whether a claim of this user type is to be kept. One without a user type was promised nothing; one that is
 // no user type at all is of no tier, and may have been promised anything.
-func (p *Profile) keepsStorage(userType string) bool { return userType != "" && !p.deletesStorage(userType) }
+func (p *Profile) keepsStorage(userType string) bool {
+	return userType != "" && !p.deletesStorage(userType)
+}
 
 // claimNames returns the claims that a Pod spec mounts, sorted, each once.
 func claimNames(spec *corev1.PodSpec) []string {

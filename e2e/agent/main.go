@@ -30,9 +30,9 @@ func main() {
 		os.Exit(code)
 	}
 	if len(os.Args) > 1 && os.Args[1] == "stand" { // a container that another injector has put beside the agent
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		<-ctx.Done()
+		stopped := make(chan os.Signal, 1)
+		signal.Notify(stopped, syscall.SIGTERM)
+		<-stopped
 		return
 	}
 	if len(os.Args) > 3 && os.Args[1] == "with" { // with NAME=VALUE PROGRAM...: runs a program with a shorter patience, say
