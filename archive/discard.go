@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,12 +117,20 @@ func (a *Archive) PlanDiscard(ctx context.Context, name string) (*Discard, error
 		return nil, err
 	}
 	d.chunks = slices.DeleteFunc(d.chunks, func(c chunk) bool { return !meant(&c) })
+	for i := range d.chunks { // an archive that is being made has them before it has an index
+		if err := a.mayDiscard(ctx, &d.chunks[i]); err != nil {
+			return nil, err
+		}
+	}
 	ends, err := a.ends(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, end := range ends {
 		if meant(end) {
+			if err := a.mayDiscard(ctx, end); err != nil {
+				return nil, err
+			}
 			d.ends = append(d.ends, end)
 		}
 	}
@@ -155,18 +164,18 @@ func (a *Archive) PlanDiscard(ctx context.Context, name string) (*Discard, error
 	return d, nil
 }
 
-// mayDiscard returns an error if the namespace of an archive is still there and is on its way out.
-func (a *Archive) mayDiscard(ctx context.Context, index *corev1.ConfigMap) error {
-	name := index.Labels[lifecycle.LabelArchive]
+// mayDiscard returns an error if the namespace of an archive, of which this is a part, is still there and is on its way out.
+func (a *Archive) mayDiscard(ctx context.Context, part metav1.Object) error {
+	name, archive := part.GetLabels()[lifecycle.LabelArchive], cmp.Or(part.GetAnnotations()[lifecycle.AnnotationArchiveName], part.GetName())
 	live, err := a.options.Core.Namespaces().Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
 		return err
-	case string(live.UID) == index.Annotations[lifecycle.AnnotationArchivedUID] && leaves(live, index.Name):
+	case string(live.UID) == part.GetAnnotations()[lifecycle.AnnotationArchivedUID] && leaves(live, archive):
 		return fmt.Errorf("%w: namespace %s, of which archive %s was made, is marked for reaping or being deleted; wait until it is gone, or take the mark back",
-			ErrRefused, name, index.Name)
+			ErrRefused, name, archive)
 	}
 	return nil
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// ErrRefused is wrapped by errors about an archive that cannot be restored as things are. Any other error means that this could
-// not be found out.
-var ErrRefused = errors.New("not restored")
+// ErrRefused is wrapped by errors about an archive that cannot be restored, or given up, as things are. Any other error means that this
+// could not be found out.
+var ErrRefused = errors.New("refused")
 
 // RestoreOptions say how a namespace is restored.
 type RestoreOptions struct {

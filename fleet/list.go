@@ -30,7 +30,7 @@ type Entry struct {
 	Asked bool
 
 	// NeverStops says why it does not stop by itself, Protected why its Deployment is not deleted though it does, and Scaler what sets
-	// its replicas and may start it again. Each is empty where that is not so.
+	// its replicas and may start it again, which does not keep it from being deleted. Each is empty where that is not so.
 	NeverStops, Protected, Scaler string
 
 	// SidecarImage is empty where it has none.
@@ -54,9 +54,6 @@ func (e *Entry) Stays() []string {
 	}
 	if e.Protected != "" {
 		all = append(all, "its Deployment is protected: "+e.Protected)
-	}
-	if e.Scaler != "" {
-		all = append(all, fmt.Sprintf("an autoscaler (%s) keeps it", e.Scaler))
 	}
 	return all
 }

@@ -23,7 +23,7 @@ import (
 func TestLeftOut(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "policy.yaml")
-	text := bytes.Replace(v1alpha1.Example(), []byte("except: []"), []byte("except: [agent-lab]"), 1)
+	text := bytes.Replace(v1alpha1.Example(), []byte("# except: [agent-lab]"), []byte("except: [agent-lab]"), 1)
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +98,24 @@ func TestLeftOut(t *testing.T) {
 		})
 		if err := reaper.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "agent-ceo"}}, mark, client.DryRunAll); err != nil {
 			t.Errorf("elsewhere: %v", err)
+		}
+	})
+	t.Run("what was noted of its idleness is taken back", func(t *testing.T) {
+		lab := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "agent-lab"}}
+		noted := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"last-pod-activity":"2026-01-01T00:00:00Z",
+			"lifecycle.dexorder.io/reaping":"2026-01-01T00:00:00Z","lifecycle.dexorder.io/idle-since":"2026-01-01T00:00:00Z"}}}`))
+		if err := c.Client.Patch(t.Context(), lab, noted); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.AddServer(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a pass that takes the mark back", func() (bool, error) {
+			c.get(t, lab)
+			return lab.Annotations["lifecycle.dexorder.io/reaping"] == "" && lab.Annotations["lifecycle.dexorder.io/idle-since"] == "", nil
+		})
+		if lab.DeletionTimestamp != nil {
+			t.Error("it is deleted")
 		}
 	})
 }

@@ -150,6 +150,17 @@ func testReferences(t *testing.T, c *cluster) {
 	}
 	forgotten := secret("forgotten", nil)
 
+	// The garbage collector takes along what these own.
+	anchor := secret("anchor", nil)
+	stays = append(stays, anchor)
+	owned := object("apps/v1", "Deployment", ns, "owned", `{"replicas": 0, "selector": {"matchLabels": {"app": "owned"}}, "template": {
+		"metadata": {"labels": {"app": "owned"}}, "spec": `+podSpecJSON(t)+`}}`)
+	owned.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Secret", Name: anchor.Name, UID: anchor.UID}})
+	quota := object("v1", "ResourceQuota", ns, "owned", `{"hard": {"services.nodeports": "7"}}`)
+	quota.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Secret", Name: forgotten.Name, UID: forgotten.UID}})
+	c.create(t, owned)
+	c.create(t, quota)
+
 	// As a role has it that an older version has left.
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "lifecycle-reaper-role-namespace"}}
 	c.get(t, role)
@@ -177,6 +188,9 @@ func testReferences(t *testing.T, c *cluster) {
 	eventually(t, "a pass with rights", func() (bool, error) { return !unread(), nil })
 	unread()
 	c.gone(t, forgotten)
+	if c.get(t, quota); quota.GetDeletionTimestamp() != nil || len(quota.GetOwnerReferences()) > 0 {
+		t.Errorf("what the forgotten one owned has owners %v, and is deleted at %v", quota.GetOwnerReferences(), quota.GetDeletionTimestamp())
+	}
 	for _, o := range stays {
 		if c.deleting(t, o) || c.orphanedSince(t, o) != "" {
 			t.Errorf("%s was deleted, or counts as an orphan", o.GetName())

@@ -117,11 +117,16 @@ func testReapersStoppedByHand(t *testing.T, c *cluster) {
 	}
 	for _, of := range []struct{ kind, name, verdict string }{
 		{"Deployment", "stopped-a", "kept"}, {"PersistentVolumeClaim", "stopped-data", "kept"}, {"ConfigMap", "stopped-scratch", "kept"},
-		{"Namespace", ns, "dismantled"},
+		{"Namespace", ns, "ready"},
 	} {
 		if got, why := verdict(report, of.kind, of.name), reasonOf(report, of.kind, of.name); got != of.verdict || !strings.Contains(why, "opened by alice: look at v2") {
 			t.Errorf("%s %s: %s, %q; want it %s by the breaker", of.kind, of.name, got, why, of.verdict)
 		}
+	}
+
+	stopped := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}
+	if c.get(t, stopped); stopped.Annotations[lifecycle.AnnotationReaping] != "" {
+		t.Error("the namespace is marked, which closes it for Pods, while the breaker is open")
 	}
 
 	// As somebody would who has lost the right to read it, or breaks the ConfigMap.
@@ -147,7 +152,7 @@ func testReapersStoppedByHand(t *testing.T, c *cluster) {
 		t.Errorf("%d of %d objects are left; want one deleted, and nothing after it", n, len(all))
 	}
 	release()
-	for range 2 {
+	for range 4 {
 		report = r.once(t, holds)
 	}
 	if report.Failed() {

@@ -140,7 +140,7 @@ func (p *Provisioner) PlanStop(ctx context.Context, n *corev1.Namespace, by stri
 			s.Keeps = append(s.Keeps, nameOf(o)+" is protected: "+protection)
 		}
 		if by := (scalers{}).of(o); by != "" {
-			s.Keeps = append(s.Keeps, fmt.Sprintf("%s scales %s: take it off its hands", by, nameOf(o)))
+			s.Keeps = append(s.Keeps, fmt.Sprintf("%s may scale %s up again; first take away by what it scales that", by, nameOf(o)))
 		}
 		w, err := stopping(o)
 		s.Workloads = append(s.Workloads, w)

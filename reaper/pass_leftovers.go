@@ -64,8 +64,8 @@ type found struct {
 	stampedKind
 	reason string
 
-	// mentions are what was read of its namespace in the same pass.
-	mentions *mentions
+	// wanted are the names of all leftovers of its namespace.
+	wanted map[string]bool
 }
 
 // passLeftovers deletes what role agents made and forgot, in the namespaces in which a Pod has ended, time has come for something, or
@@ -99,10 +99,11 @@ func (w *worker) passLeftovers(ctx context.Context) Result {
 	}
 	// How many there are in the whole cluster is not known, so that there is no percentage of them.
 	result.Cap = int(policy.Cap.Count)
+	latest := &latestMentions{client: w.client, now: w.Now}
 	w.reapEach(ctx, &result, mode, len(candidates), func(i int) (Decision, func(context.Context) error) {
 		f := candidates[i]
 		return Decision{Kind: f.stampedKind.kind, Namespace: f.namespace, Name: f.name, Reason: f.reason, uid: f.uid},
-			func(ctx context.Context) error { return w.deleteLeftover(ctx, &f) }
+			func(ctx context.Context) error { return w.deleteLeftover(ctx, &f, latest) }
 	})
 	if len(errs) > 0 {
 		result.Error = errors.Join(errs...).Error()
@@ -159,9 +160,12 @@ func (w *worker) leftoversIn(
 			next = o.next
 		}
 		if o.goes {
-			f.reason, f.mentions = o.reason, around.mentions
+			f.reason, f.wanted = o.reason, namesOf(all)
 			goes = append(goes, f)
 			next = w.Now() // whatever keeps it this time
+			if w.DryRun || w.mode(policy.Leftovers.Mode) != v1alpha1.ReaperDelete {
+				next = w.Now().Add(leftoverRetry) // nothing is deleted, and to read what refers to it takes many lists
+			}
 			continue
 		}
 		result.keep(o.reason)
@@ -247,8 +251,8 @@ func (k *stampedKind) note(ctx context.Context, o *object, since string) error {
 }
 
 // deleteLeftover decides once more, by what the API server says now. What custom objects and those of the cluster mention is as it was
-// read a moment ago: there may be hundreds of kinds.
-func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
+// read some seconds ago: there may be hundreds of kinds.
+func (w *worker) deleteLeftover(ctx context.Context, f *found, latest *latestMentions) error {
 	leftovers, err := f.list(ctx, f.namespace, lifecycle.LabelCreatedByPodUID, "")
 	if err != nil {
 		return err
@@ -257,7 +261,9 @@ func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
 	if err != nil {
 		return err
 	}
-	around.mentions = f.mentions
+	if f.stampedKind.kind != "Job" {
+		around.mentions = latest.of(ctx, f.namespace, f.wanted)
+	}
 	for _, l := range leftovers {
 		if l.name != f.name || l.uid != f.uid {
 			continue
@@ -266,7 +272,10 @@ func (w *worker) deleteLeftover(ctx context.Context, f *found) error {
 			return kept("%s", o.reason)
 		}
 		opts := preconditions(&l.object)
-		opts.PropagationPolicy = new(metav1.DeletePropagationBackground)
+		opts.PropagationPolicy = new(metav1.DeletePropagationBackground) // a Job's Pods go with it
+		if f.stampedKind.kind != "Job" {
+			opts.PropagationPolicy = new(metav1.DeletePropagationOrphan) // what it owns may be in use, of whatever kind that is
+		}
 		return f.client.Delete().Namespace(f.namespace).Resource(f.resource).Name(f.name).Body(&opts).Do(ctx).Error()
 	}
 	return apierrors.NewNotFound(schema.GroupResource{Resource: f.resource}, f.name)
@@ -290,6 +299,9 @@ func (w *worker) surroundings(ctx context.Context, namespace string) (*surroundi
 				around.pods[meta.GetUID()] = true
 			}
 			around.annotate(meta.GetAnnotations())
+			for _, owner := range meta.GetOwnerReferences() {
+				around.references[owner.Kind+"/"+owner.Name] = true // the garbage collector would take this along
+			}
 			for _, template := range podTemplates(o) {
 				around.annotate(template.Annotations)
 			}

@@ -37,8 +37,10 @@ func (w *worker) passNamespaces(ctx context.Context) Result {
 	policy := w.settings()
 	mode := w.mode(policy.Namespaces.Mode)
 	result := Result{Reaper: "namespaces", Mode: string(mode)}
+	forgotten := w.forgetLeftOut(ctx)
 	if mode == v1alpha1.ReaperOff {
 		w.approve(nil)
+		result.Error = message(forgotten)
 		return result
 	}
 	all, foreign := w.judgeAll(w.inventory.names(), policy)
@@ -63,9 +65,17 @@ func (w *worker) passNamespaces(ctx context.Context) Result {
 	}
 	result.Cap = allowed(&policy.Cap, len(all))
 	result.CapExceeded = result.Candidates > result.Cap
+	var held error // a mark closes a namespace for Pods, and what is approved meanwhile would all go at once when the breaker is released
+	if mode == v1alpha1.ReaperDelete && result.Candidates > 0 {
+		held = w.closed(ctx)
+	}
 	approved := map[string]bool{}
 	for i := range all {
 		j := &all[i]
+		if held != nil && j.reaps() && !w.isApproved(j.namespace.name) {
+			j.annotations = withoutMark(j)
+			j.phase, j.reason = Ready, held.Error()
+		}
 		w.tell(ctx, &result, j, mode)
 		underWay := mode == v1alpha1.ReaperDelete && w.isApproved(j.namespace.name)
 		switch {
@@ -78,7 +88,10 @@ func (w *worker) passNamespaces(ctx context.Context) Result {
 	if result.CapExceeded {
 		w.capExceeded(ctx, &result)
 	}
-	result.Error = message(w.writeAll(ctx, all))
+	if isOpen(held) {
+		held = nil // which is no failure
+	}
+	result.Error = message(errors.Join(forgotten, held, w.writeAll(ctx, all)))
 	w.approve(approved)
 	return result
 }

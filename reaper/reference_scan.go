@@ -17,7 +17,7 @@ type scanner struct {
 	// within says of a field whether what it holds counts; nil if everything does.
 	within func(key string) bool
 
-	// annotationsOnly says that of the metadata nothing else counts. Else all of it does: a custom object often has the name of the Secret
+	// annotationsOnly says that of the metadata nothing else counts but owners. Else all of it does: a custom object often has the name of the Secret
 	// that it makes.
 	annotationsOnly bool
 
@@ -73,6 +73,8 @@ func (s *scanner) metadata(in *jsontext.Decoder) error {
 				s.text(name.String())
 			}
 			return nil
+		case key == "ownerReferences": // what its owner's deletion would take along
+			return s.value(in, true)
 		case key == "managedFields", s.annotationsOnly && key != "annotations":
 			return in.SkipValue()
 		}
@@ -148,15 +150,20 @@ func eachElement(in *jsontext.Decoder, f func() error) error {
 }
 
 // namesIn returns every word of a text that may be the name of an object: a reference is written as NAME, NAMESPACE/NAME, KIND:NAME,
-// NAME,NAME, or in JSON. A word with a capital is no name.
+// NAME,NAME, NAME.KEY, or in JSON. A word with a capital is no name.
 func namesIn(text string) []string {
 	words := strings.FieldsFunc(text, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
 	})
-	names := words[:0]
+	var names []string
 	for _, word := range words {
 		if word = strings.Trim(word, "-."); word != "" && strings.ToLower(word) == word {
 			names = append(names, word)
+			for i := range word { // a name may have dots, and may stand before one
+				if word[i] == '.' {
+					names = append(names, strings.TrimRight(word[:i], "-."))
+				}
+			}
 		}
 	}
 	return names

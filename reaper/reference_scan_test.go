@@ -62,7 +62,7 @@ func TestScanOwnKinds(t *testing.T) {
 			kind(namespacedReferrers, "ingresses"),
 			`{"metadata":{"name":"web","labels":{"app":"web"},"annotations":{"nginx.ingress.kubernetes.io/auth-tls-secret":"agent-x/client-ca"}},` +
 				`"spec":{"tls":[{"secretName":"web-tls"}]}}`,
-			[]string{"agent-x", "client-ca", "nginx.ingress.kubernetes.io", "auth-tls-secret", "web-tls"},
+			[]string{"agent-x", "client-ca", "nginx", "nginx.ingress", "nginx.ingress.kubernetes", "nginx.ingress.kubernetes.io", "auth-tls-secret", "web-tls"},
 		},
 		{kind(namespacedReferrers, "roles"), `{"metadata":{"name":"reads"},"rules":[{"resources":["secrets"],"resourceNames":["one"],"verbs":["get"]}]}`, []string{"one"}},
 		{
@@ -71,11 +71,16 @@ func TestScanOwnKinds(t *testing.T) {
 				`"volumes":[{"name":"data","secret":{"secretName":"key"}}]}}}`,
 			[]string{"key", "settings"},
 		},
-		{kind(namespacedReferrers, "services"), `{"metadata":{"name":"s","annotations":{"getambassador.io":"tls of my-tls"}}}`, []string{"getambassador.io", "my-tls", "of", "tls"}},
+		{kind(namespacedReferrers, "services"), `{"metadata":{"name":"s","annotations":{"getambassador.io":"tls of my-tls"}}}`, []string{"getambassador", "getambassador.io", "my-tls", "of", "tls"}},
 		{
 			kind(namespacedReferrers, "resourceclaims"),
 			`{"metadata":{"name":"c"},"spec":{"devices":{"config":[{"opaque":{"driver":"gpu","parameters":{"configMapName":"gpu-settings"}}}]}}}`,
 			[]string{"gpu", "gpu-settings"},
+		},
+		{
+			kind(namespacedReferrers, "services"),
+			`{"metadata":{"name":"s","ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"anchor","uid":"a-1"}]}}`,
+			[]string{"a-1", "anchor", "v1"},
 		},
 		{kind(clusterReferrers, "apiservices"), `{"metadata":{"name":"v1.x.io","annotations":{"ca":"ns/ca-secret"}}}`, []string{"ca-secret", "ns"}},
 		{kind(clusterReferrers, "ingressclasses"), `{"metadata":{"name":"c"},"spec":{"parameters":{"kind":"ConfigMap","name":"of-class"}}}`, []string{"of-class"}},
@@ -83,7 +88,7 @@ func TestScanOwnKinds(t *testing.T) {
 		{
 			kind(clusterReferrers, "storageclasses"),
 			`{"metadata":{"name":"fast"},"provisioner":"x","parameters":{"csi.storage.k8s.io/node-stage-secret-name":"stage"}}`,
-			[]string{"csi.storage.k8s.io", "node-stage-secret-name", "stage", "x"},
+			[]string{"csi", "csi.storage", "csi.storage.k8s", "csi.storage.k8s.io", "node-stage-secret-name", "stage", "x"},
 		},
 		{
 			kind(clusterReferrers, "persistentvolumes"),

@@ -21,7 +21,7 @@ import (
 	"github.com/dexorder/agent-lifecycle/internal/program"
 )
 
-const breakerHelp = `While the breaker is open nothing is deleted for being idle or forgotten, in no namespace: no agent deletes itself, and no reaper
+const breakerHelp = `While the breaker is open nothing is deleted for being idle or forgotten in any namespace: no agent deletes itself, and no reaper
 deletes an agent, a claim, a leftover, a namespace or an archive. It opens by itself when more agents want to delete themselves than the
 policy allows: a bad image that makes every agent end with 42 would otherwise erase the fleet. By hand it is opened when something is
 deleted that must not be. Nothing is lost meanwhile: what wants to go waits.

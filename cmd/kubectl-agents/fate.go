@@ -45,6 +45,8 @@ func fateOf(file *v1alpha1.LifecyclePolicy, err error, namespace *corev1.Namespa
 		at: reaper.DeletedAt(namespace, settings, idle, now), after: n.IdleAfter.Duration, interval: settings.Interval.Duration, passes: int(settings.Sightings),
 	}
 	switch {
+	case file.LeavesOut(namespace.Name):
+		f.spared = "The reaper leaves it alone, since the policy leaves it out (namespaces.except)."
 	case !slices.Contains(n.Orgs, org):
 		f.spared = fmt.Sprintf("The reaper leaves it alone, since its label %s is %q, and the policy's reaper.namespaces.orgs lists %s.",
 			lifecycle.LabelOrg, org, orNone(n.Orgs))

@@ -103,10 +103,17 @@ func shortReason(e *fleet.Entry) string {
 	for _, why := range short.Stays() {
 		parts = append(parts, "it stays: "+why)
 	}
+	if e.Scaler != "" {
+		parts = append(parts, setsReplicas(e))
+	}
 	if e.StorageProtected != "" {
 		parts = append(parts, "its storage is protected: "+e.StorageProtected)
 	}
 	return strings.Join(parts, "; ")
+}
+
+func setsReplicas(e *fleet.Entry) string {
+	return fmt.Sprintf("an autoscaler (%s) sets its replicas", e.Scaler)
 }
 
 // stops says when an agent stops if nothing happens.

@@ -28,7 +28,7 @@ func TestShownEntry(t *testing.T) {
 		"does not run": {fleet.Entry{AgentStatus: workload.AgentStatus{Problem: "OOMKilled", Reason: "Pod p: OOMKilled"}}, "-", "OOMKilled", []string{"problem:   OOMKilled\n", "reason:    Pod p: OOMKilled\n"}},
 		"never stops":  {fleet.Entry{AgentStatus: workload.AgentStatus{Reason: "busy", StopsAt: now}, NeverStops: "enterprise"}, "never", "busy", []string{"stays:     enterprise\n"}},
 		"protected":    {fleet.Entry{AgentStatus: workload.AgentStatus{Reason: "busy"}, Protected: "x"}, "-", "busy; it stays: its Deployment is protected: x", []string{"stays:     its Deployment is protected: x\n"}},
-		"scaled":       {fleet.Entry{AgentStatus: workload.AgentStatus{Problem: "scaled to 0"}, Scaler: "KEDA"}, "-", "scaled to 0; it stays: an autoscaler (KEDA) keeps it", nil},
+		"scaled":       {fleet.Entry{AgentStatus: workload.AgentStatus{Problem: "scaled to 0"}, Scaler: "KEDA"}, "-", "scaled to 0; an autoscaler (KEDA) sets its replicas", []string{"replicas:  an autoscaler (KEDA) sets its replicas\n"}},
 		"kept volume":  {fleet.Entry{AgentStatus: workload.AgentStatus{Reason: "busy"}, Storage: "kept", StorageProtected: "claim c: x"}, "-", "busy; its storage is protected: claim c: x", []string{"storage:   kept, protected: claim c: x\n"}},
 		"other parts": {
 			fleet.Entry{SidecarImage: "i:v1", Sidecar: fleet.SidecarOutdated, OtherParts: true, Upgrade: []string{"the environment says when it is idle"}}, "-", "",

@@ -86,6 +86,9 @@ func writeStatus(w io.Writer, e *fleet.Entry, now time.Time) error {
 	for _, why := range e.Stays() {
 		lines = append(lines, [2]string{"stays", why})
 	}
+	if e.Scaler != "" {
+		lines = append(lines, [2]string{"replicas", setsReplicas(e)})
+	}
 	lines = append(lines, [][2]string{{"user type", cmp.Or(string(e.UserType), "none")}, {"sidecar", shownSidecar(e)}}...)
 	for _, change := range e.Upgrade {
 		lines = append(lines, [2]string{"upgrade", change})

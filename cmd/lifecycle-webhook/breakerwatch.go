@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -84,13 +83,16 @@ func breakerEvent(configMap types.NamespacedName, uid types.UID, t breaker.Trans
 		FirstTimestamp: at, LastTimestamp: at, Count: 1, EventTime: metav1.NewMicroTime(now),
 		ReportingController: breakerComponent, ReportingInstance: instance(),
 	}
-	who := cmp.Or(t.By, "nobody: by itself")
+	opened, closed := "it opened by itself", "it closed by itself"
+	if t.By != "" {
+		opened, closed = "opened by "+t.By, "closed by "+t.By
+	}
 	if t.Open {
 		event.Type, event.Reason, event.Action = corev1.EventTypeWarning, breakerOpenedReason, "Open"
-		event.Message = fmt.Sprintf("nothing is deleted until somebody runs kubectl agents breaker release; opened by %s: %s", who, t.Reason)
+		event.Message = fmt.Sprintf("nothing is deleted until somebody runs kubectl agents breaker release; %s: %s", opened, t.Reason)
 	} else {
 		event.Type, event.Reason, event.Action = corev1.EventTypeNormal, breakerClosedReason, "Close"
-		event.Message = "what is idle is deleted again; closed by " + who
+		event.Message = "what is idle is deleted again; " + closed
 		if t.Reason != "" {
 			event.Message += ": " + t.Reason
 		}

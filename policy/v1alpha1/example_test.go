@@ -29,7 +29,7 @@ profiles:
       resource-limits: {max: {cpu: 4, memory: 16Gi}}
       references: {pullSecrets: [], csiDrivers: []}
   - name: role-agents
-    namespaces: {prefixes: [agent-], except: []}
+    namespaces: {prefixes: [agent-]}
     defaultUserType: enterprise
     adoptBefore: 2026-01-01T00:00:00Z
     rules:
@@ -47,7 +47,11 @@ func TestExampleSaysTheDefaults(t *testing.T) {
 
 func TestExampleShowsEveryField(t *testing.T) {
 	for _, name := range fieldNames(reflect.TypeFor[LifecyclePolicy]()) {
-		if !regexp.MustCompile(`(?m)^[^#]*\b` + name + `:`).Match(Example()) {
+		shown := `(?m)^[^#]*\b` + name + `:`
+		if name == "except" {
+			shown = `(?m)^ +# except:` // servers that do not know it refuse the file, also those of nobody who needs it
+		}
+		if !regexp.MustCompile(shown).Match(Example()) {
 			t.Errorf("the example has no field %s", name)
 		}
 	}
