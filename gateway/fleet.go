@@ -80,7 +80,11 @@ func handler(changed func(o any, gone bool)) cache.ResourceEventHandler {
 // slim drops what nobody here looks at, and that is most of a Pod.
 func slim(o any) (any, error) {
 	if m, err := meta.Accessor(o); err == nil {
-		m.SetManagedFields(workload.IdentifyingManagers(m.GetManagedFields()))
+		if _, is := o.(*appsv1.Deployment); is {
+			m.SetManagedFields(workload.IdentifyingManagers(m.GetManagedFields()))
+		} else {
+			m.SetManagedFields(nil)
+		}
 	}
 	switch o := o.(type) {
 	case *corev1.Pod:

@@ -81,6 +81,9 @@ func checkLabel(path string, labels map[string]string, key, want string) []Viola
 // checkTemplateLabel refuses a selector because of which the label could not be put right.
 func checkTemplateLabel(r *Request, key, want string) []Violation {
 	t := r.Object.Template
+	if t.Meta.Labels[key] == want {
+		return nil
+	}
 	if selector := r.Object.Deployment.Spec.Selector; !inject.SelectsWith(selector, t.Meta.Labels, key, want) {
 		return []Violation{violation("spec.selector", "is %q, must select what has the label %s=%s, as the agent's Pods have",
 			metav1.FormatLabelSelector(selector), key, want)}

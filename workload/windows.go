@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,10 +24,25 @@ func WindowsPod(spec *corev1.PodSpec) (field, value string) {
 	if s := spec.SecurityContext; s != nil && hostProcess(s.WindowsOptions) {
 		return "securityContext.windowsOptions.hostProcess", "true"
 	}
-	template := &Template{Spec: spec}
-	for _, c := range template.Containers() {
-		if s := c.SecurityContext; s != nil && hostProcess(s.WindowsOptions) {
-			return c.Path()[len("spec."):] + ".securityContext.windowsOptions.hostProcess", "true"
+	of := func(list string, i int, c *corev1.SecurityContext) string {
+		if c == nil || !hostProcess(c.WindowsOptions) {
+			return ""
+		}
+		return fmt.Sprintf("%s[%d].securityContext.windowsOptions.hostProcess", list, i)
+	}
+	for i := range spec.InitContainers {
+		if field := of("initContainers", i, spec.InitContainers[i].SecurityContext); field != "" {
+			return field, "true"
+		}
+	}
+	for i := range spec.Containers {
+		if field := of("containers", i, spec.Containers[i].SecurityContext); field != "" {
+			return field, "true"
+		}
+	}
+	for i := range spec.EphemeralContainers {
+		if field := of("ephemeralContainers", i, spec.EphemeralContainers[i].SecurityContext); field != "" {
+			return field, "true"
 		}
 	}
 	return "", ""

@@ -45,7 +45,7 @@ func (f *reapFlags) Define(set *flag.FlagSet) {
 	set.StringVar(&f.healthListen, "health-listen", ":8080", "`address` of /healthz, /readyz and /metrics, plain HTTP; not with --once")
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty: the Pod's own account")
 	set.StringVar(&f.namespace, "namespace", f.namespace, "`namespace` of the system")
-	set.BoolVar(&f.once, "once", false, "make one pass and end: exit code 0 if it was good, 1 if it failed, 3 if the cap kept it from deleting")
+	set.BoolVar(&f.once, "once", false, "make one pass and end: exit code 0 if it was good or the circuit breaker held it, 1 if it failed, 3 if the cap kept it from deleting")
 	set.BoolVar(&f.reaping.dryRun, "dry-run", false, "write nothing, and say what would be deleted")
 	set.StringVar(&f.output, "o", "text", "`format` of what --once prints: text or json")
 	set.DurationVar(&f.timeout, "timeout", 10*time.Minute, "how long --once may take")
