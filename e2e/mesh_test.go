@@ -16,7 +16,7 @@ import (
 )
 
 // mesh puts a container before those of each Pod with the label e2e: mesh, and one behind them, after the server has seen the Deployment.
-const mesh = `
+var mesh = `
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingAdmissionPolicy
 metadata: {name: e2e-mesh}
@@ -24,27 +24,12 @@ spec:
   matchConstraints:
     resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
   reinvocationPolicy: Never
-  variables:
-  - name: proxy
-    expression: >
-      Object.spec.containers{name: "mesh-proxy", image: "` + agentImage + `", command: ["/bin/e2e-agent", "stand"],
-        resources: Object.spec.containers.resources{limits: {"cpu": "100m", "memory": "64Mi"}, requests: {"cpu": "1m", "memory": "16Mi"}},
-        securityContext: Object.spec.containers.securityContext{runAsUser: 2102, runAsNonRoot: true, allowPrivilegeEscalation: false,
-          readOnlyRootFilesystem: true, capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]},
-          seccompProfile: Object.spec.containers.securityContext.seccompProfile{type: "RuntimeDefault"}}}
-  - name: logger
-    expression: >
-      Object.spec.containers{name: "mesh-logger", image: "` + agentImage + `", command: ["/bin/e2e-agent", "stand"],
-        resources: Object.spec.containers.resources{limits: {"cpu": "100m", "memory": "64Mi"}, requests: {"cpu": "1m", "memory": "16Mi"}},
-        securityContext: Object.spec.containers.securityContext{runAsUser: 2102, runAsNonRoot: true, allowPrivilegeEscalation: false,
-          readOnlyRootFilesystem: true, capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]},
-          seccompProfile: Object.spec.containers.securityContext.seccompProfile{type: "RuntimeDefault"}}}
   mutations:
   - patchType: JSONPatch
     jsonPatch:
       expression: >
-        [JSONPatch{op: "add", path: "/spec/containers/0", value: variables.proxy},
-         JSONPatch{op: "add", path: "/spec/containers/-", value: variables.logger}]
+        [JSONPatch{op: "add", path: "/spec/containers/0", value: ` + meshContainer("mesh-proxy") + `},
+         JSONPatch{op: "add", path: "/spec/containers/-", value: ` + meshContainer("mesh-logger") + `}]
 ---
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingAdmissionPolicyBinding
@@ -53,6 +38,14 @@ spec:
   policyName: e2e-mesh
   matchResources: {objectSelector: {matchLabels: {e2e: mesh}}}
 `
+
+func meshContainer(name string) string {
+	return `Object.spec.containers{name: "` + name + `", image: "` + agentImage + `", command: ["/bin/e2e-agent", "stand"],
+          resources: Object.spec.containers.resources{limits: {"cpu": "100m", "memory": "64Mi"}, requests: {"cpu": "1m", "memory": "16Mi"}},
+          securityContext: Object.spec.containers.securityContext{runAsUser: 2102, runAsNonRoot: true, allowPrivilegeEscalation: false,
+            readOnlyRootFilesystem: true, capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]},
+            seccompProfile: Object.spec.containers.securityContext.seccompProfile{type: "RuntimeDefault"}}}`
+}
 
 // An agent whose container is not called "agent" goes when it is idle, whatever other injectors put beside it in its Pod.
 func TestMeshBesideAgent(t *testing.T) {

@@ -32,12 +32,13 @@ func TestReapedVolumes(t *testing.T) {
 	t.Parallel()
 	r := newRole(t, "agent-e2e-owned", func(*corev1.Namespace) {})
 	r.call("POST", "data", "content", "work of weeks")
-	worker, err := client.AppsV1().Deployments(r.name).Get(t.Context(), "worker", metav1.GetOptions{})
+	// It stands for an operator's object: the policy lets no Deployment own a claim that is kept.
+	keeper, err := client.CoreV1().ConfigMaps(r.name).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "keeper"}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	owned := fmt.Appendf(nil, `{"metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker", "uid": %q, "controller": true}]}}`,
-		worker.UID)
+	owned := fmt.Appendf(nil, `{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "keeper", "uid": %q, "controller": true}]}}`,
+		keeper.UID)
 	claim, err := client.CoreV1().PersistentVolumeClaims(r.name).Patch(t.Context(), "worker-data", types.MergePatchType, owned, metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)

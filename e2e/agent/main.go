@@ -98,7 +98,10 @@ func handler() http.Handler {
 		}
 		after, _ := time.ParseDuration(r.FormValue("after"))
 		fmt.Fprintln(w, "exiting")
-		time.AfterFunc(max(after, 20*time.Millisecond), func() { // not before the answer is out
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		time.AfterFunc(max(after, time.Second/2), func() { // not before the answer is through, by way of the API server and the kubelet
 			say("exit", code)
 			os.Exit(code)
 		})
