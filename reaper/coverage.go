@@ -8,7 +8,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
-// remembers says of which namespaces the content matters to the reaper: those of role agents by name, and those that the policy covers.
+// remembers says of which namespaces the content matters to the reaper: those of role agents by name, and those that
+// the policy covers.
 func remembers(policy *v1alpha1.LifecyclePolicy, namespace string) bool {
 	if policy.LeavesOut(namespace) {
 		return false
