@@ -309,3 +309,56 @@ func TestReadingClient(t *testing.T) {
 		t.Errorf("%v, and %d were sent", err, sent)
 	}
 }
+
+// Leftovers are compared with what refers to them; where that may not be read, nothing is said of them.
+func TestPreviewLeftovers(t *testing.T) {
+	const secrets = "/api/v1/namespaces/agent-ceo/secrets"
+	const stamp = `"namespace":"agent-ceo","labels":{"` + lifecycle.LabelCreatedByPodUID + `":"0123"},
+		"annotations":{"` + lifecycle.AnnotationExpiresAt + `":"2026-05-01T11:00:00Z"}`
+	for name, tc := range map[string]struct {
+		then      func(*v1alpha1.Reaper)
+		forbidden string
+		want      string
+		unread    []string
+	}{
+		"no longer looked at": {
+			then: func(r *v1alpha1.Reaper) { r.Leftovers.Mode = v1alpha1.ReaperOff }, want: "session 0s, stays: [no longer deleted by the reaper]",
+		},
+		"held by the cap": {then: func(r *v1alpha1.Reaper) { r.Cap.Count = 0 }, want: "session 0s, held: [no longer deleted by the reaper]"},
+		"what refers to it is not read": {
+			then: func(r *v1alpha1.Reaper) { r.Leftovers.Mode = v1alpha1.ReaperOff }, forbidden: "/api/v1/persistentvolumes",
+			unread: []string{"leftovers of 1 namespaces: agent-ceo (list persistentvolumes: not for you)"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answers := &apiAnswers{
+				kinds: map[string][]metav1.APIResource{"v1": listable("services")}, fails: map[string]int{},
+				items: map[string]string{"/api/v1/namespaces/agent-ceo/serviceaccounts": "", "/api/v1/namespaces/agent-ceo/configmaps": ""},
+			}
+			for path := range emptyLists() {
+				slash := strings.LastIndex(path, "/")
+				answers.items[path[:slash]+"/namespaces/agent-ceo"+path[slash:]] = ""
+			}
+			answers.items["/api/v1/namespaces/agent-ceo/services"] = `{"metadata":{"name":"refers","annotations":{"x":"mentioned"}}}`
+			answers.items[secrets] = `{"metadata":{"name":"session",` + stamp + `}},{"metadata":{"name":"mentioned",` + stamp + `}}`
+			if tc.forbidden != "" {
+				answers.fails[tc.forbidden] = http.StatusForbidden
+			}
+			server := httptest.NewServer(answers)
+			defer server.Close()
+			client, err := readingClient(&rest.Config{Host: server.URL, QPS: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := previewOf(t, noon, nil, func(p *v1alpha1.LifecyclePolicy) { tc.then(&p.Reaper) }, quiet())
+			r.client = client
+			all, err := r.leftovers(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(all, noon); got != tc.want || !slices.Equal(r.changes.NotRead, tc.unread) {
+				t.Errorf("%s, not read %q\nwant %s, %q", got, r.changes.NotRead, tc.want, tc.unread)
+			}
+		})
+	}
+}
