@@ -58,6 +58,9 @@ func (j *Judge) withoutRestartRules() *Judge {
 // Covers says whether the policy has something to say in a namespace.
 func (j *Judge) Covers(namespace string) bool { return j.policy.Profile(namespace) != nil }
 
+// File is the policy file that it judges by.
+func (j *Judge) File() *v1alpha1.LifecyclePolicy { return j.file }
+
 // Covered names the namespaces that the policy covers, for a message.
 func (j *Judge) Covered() string {
 	var names []string

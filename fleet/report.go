@@ -178,7 +178,21 @@ func (s *Summary) Add(r *Report) {
 // Writer writes an audit as it goes, so that a fleet of any size takes little memory.
 type Writer interface {
 	Report(*Report) error
+
+	// Add writes what another part has found. It comes after the last Report.
+	Add(Addition) error
+
 	End(Summary) error
+}
+
+// Addition is what another part has found that an audit tells of.
+type Addition struct {
+	// Key is where programs find Value.
+	Key   string
+	Value any
+
+	// Text says the same to people, in lines that are fit for a terminal.
+	Text string
 }
 
 // Basis is what an audit judges by.
@@ -257,6 +271,12 @@ func (t *textWriter) Report(r *Report) error {
 			_, err = fmt.Fprintf(t.w, "  %s\n", policy.Printable(line))
 		}
 	}
+	return err
+}
+
+// Add implements Writer.
+func (t *textWriter) Add(a Addition) error {
+	_, err := io.WriteString(t.w, a.Text)
 	return err
 }
 
@@ -347,6 +367,7 @@ type jsonWriter struct {
 	w       io.Writer
 	basis   Basis
 	started bool
+	added   []Addition
 }
 
 // begin writes what stands before the first workload.
@@ -377,6 +398,12 @@ func (j *jsonWriter) Report(r *Report) error {
 	return err
 }
 
+// Add implements Writer.
+func (j *jsonWriter) Add(a Addition) error {
+	j.added = append(j.added, a)
+	return nil
+}
+
 // End implements Writer.
 func (j *jsonWriter) End(s Summary) error {
 	if !j.started {
@@ -388,6 +415,18 @@ func (j *jsonWriter) End(s Summary) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(j.w, "\n],\n\"summary\": %s\n}\n", summary)
+	if _, err := fmt.Fprintf(j.w, "\n],\n\"summary\": %s", summary); err != nil {
+		return err
+	}
+	for _, a := range j.added {
+		value, err := json.Marshal(a.Value)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(j.w, ",\n%q: %s", a.Key, terminal.PrintableJSON(value)); err != nil {
+			return err
+		}
+	}
+	_, err = io.WriteString(j.w, "\n}\n")
 	return err
 }

@@ -246,8 +246,8 @@ func (f *fleetTest) testAudit(t *testing.T) {
 	if err := os.WriteFile(same, v1alpha1.Example(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Three lines, and one for each profile's rules since when they hold.
-	if out := f.run(t, 0, "audit", "--policy", same); strings.Count(out, "\n") != 3+strings.Count(out, " is enforced since ") {
+	// Four lines, and one for each profile's rules since when they hold.
+	if out := f.run(t, 0, "audit", "--policy", same); strings.Count(out, "\n") != 4+strings.Count(out, " is enforced since ") {
 		t.Errorf("a preview of what is in force has news:\n%s", out)
 	}
 	if out := f.run(t, 2, "audit", "-n", "default"); !strings.Contains(out, `--namespace "default" is not covered by the policy; covered are dexorder-agents, agent-*`) {

@@ -72,7 +72,8 @@ A file is read strictly: a field that is unknown, given twice or without a value
 are reported at once, and the file is refused when it is written. One that is written while no server answers is not taken up: the policy
 that was in force stays in force. But no server starts with it.
 
-What a change would do is told before it is made, by ` + "`kubectl agents audit --policy policy.yaml`" + ` for the agents that run and by
+What a change would do is told before it is made, by ` + "`kubectl agents audit --policy policy.yaml`" + ` for the agents that run, with
+[what the reaper would delete](operations.md#what-a-change-of-the-policy-would-delete), and by
 ` + "`kubectl agents check -f FILE --policy policy.yaml`" + ` for manifests.
 
 `

@@ -101,7 +101,7 @@ func (d *dismantler) sayUngranted(ctx context.Context, name string) {
 // protectedObject names a ConfigMap or Secret that somebody protects; "" if there is none. They are not watched, so that this is seen
 // only once a namespace is marked.
 func (d *dismantler) protectedObject(ctx context.Context, n *namespace) (string, error) {
-	for _, k := range d.stamped() {
+	for _, k := range stamped(d.client) {
 		if k.kind == "Job" {
 			continue // a workload
 		}

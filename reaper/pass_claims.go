@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -79,7 +78,7 @@ func (w *worker) passClaims(ctx context.Context) Result {
 		mounted := p.mounted()
 		for _, c := range p.claims {
 			name := c.labels[lifecycle.LabelDeployment]
-			if name == "" || !w.coveredByPolicy(c.namespace) {
+			if name == "" || !covers(file, c.namespace) {
 				continue
 			}
 			result.Examined++
@@ -130,11 +129,6 @@ func (p *place) mounted() map[string]bool {
 		}
 	}
 	return claims
-}
-
-func (w *worker) coveredByPolicy(namespace string) bool {
-	profiles := w.Policy.File().Profiles
-	return slices.ContainsFunc(profiles, func(p v1alpha1.Profile) bool { return p.Namespaces.Covers(namespace) })
 }
 
 // noteOrphan writes since when an object belongs to nobody, or takes that off.

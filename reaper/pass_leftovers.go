@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/pager"
@@ -36,11 +37,11 @@ const (
 
 // stamped lists the kinds of leftovers. Secrets are read one namespace at a time, where the reaper has been given the right, and
 // never from a cache.
-func (w *worker) stamped() []stampedKind {
+func stamped(client kubernetes.Interface) []stampedKind {
 	return []stampedKind{
-		{"ConfigMap", "configmaps", w.client.CoreV1().RESTClient()},
-		{"Secret", "secrets", w.client.CoreV1().RESTClient()},
-		{"Job", "jobs", w.client.BatchV1().RESTClient()},
+		{"ConfigMap", "configmaps", client.CoreV1().RESTClient()},
+		{"Secret", "secrets", client.CoreV1().RESTClient()},
+		{"Job", "jobs", client.BatchV1().RESTClient()},
 	}
 }
 
@@ -128,20 +129,11 @@ func (w *worker) leftoversIn(
 	ctx context.Context, namespace string, policy *v1alpha1.Reaper, references *referenceReader, result *Result,
 ) ([]found, time.Time, error) {
 	next := w.Now().Add(leftoverInterval)
-	var all []found
-	for _, k := range w.stamped() {
-		leftovers, err := k.list(ctx, namespace, lifecycle.LabelCreatedByPodUID, fromCache)
-		if err != nil {
-			return nil, next, err
-		}
-		for _, l := range leftovers {
-			all = append(all, found{leftover: l, stampedKind: k})
-		}
+	all, err := listStamped(ctx, w.client, namespace)
+	if err != nil || len(all) == 0 {
+		return nil, next, err
 	}
-	if len(all) == 0 {
-		return nil, next, nil
-	}
-	around, err := w.surroundings(ctx, namespace)
+	around, err := readSurroundings(ctx, w.client, namespace)
 	if err != nil {
 		return nil, next, err
 	}
@@ -176,6 +168,21 @@ func (w *worker) leftoversIn(
 		}
 	}
 	return goes, next, nil
+}
+
+// listStamped lists what the agents' Pods of a namespace have made, as the API server's cache has it.
+func listStamped(ctx context.Context, client kubernetes.Interface, namespace string) ([]found, error) {
+	var all []found
+	for _, k := range stamped(client) {
+		leftovers, err := k.list(ctx, namespace, lifecycle.LabelCreatedByPodUID, fromCache)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range leftovers {
+			all = append(all, found{leftover: l, stampedKind: k})
+		}
+	}
+	return all, nil
 }
 
 // fromCache lets an API server answer by its cache as it is: a list as things are now would wait for that to catch up.
@@ -257,7 +264,7 @@ func (w *worker) deleteLeftover(ctx context.Context, f *found, latest *latestMen
 	if err != nil {
 		return err
 	}
-	around, err := w.surroundings(ctx, f.namespace)
+	around, err := readSurroundings(ctx, w.client, f.namespace)
 	if err != nil {
 		return err
 	}
@@ -281,14 +288,14 @@ func (w *worker) deleteLeftover(ctx context.Context, f *found, latest *latestMen
 	return apierrors.NewNotFound(schema.GroupResource{Resource: f.resource}, f.name)
 }
 
-// surroundings reads which Pods are there, and what Pods, workloads and service accounts refer to.
-func (w *worker) surroundings(ctx context.Context, namespace string) (*surroundings, error) {
+// readSurroundings reads which Pods are there, and what Pods, workloads and service accounts refer to.
+func readSurroundings(ctx context.Context, client kubernetes.Interface, namespace string) (*surroundings, error) {
 	around := &surroundings{pods: map[types.UID]bool{}, makers: makers{}, references: map[string]bool{}, annotated: map[string]bool{}}
 	for _, k := range kinds() {
 		if k.name != "Pod" && !k.workload {
 			continue
 		}
-		err := k.liveObjects(ctx, w.client, namespace, func(o runtime.Object) error {
+		err := k.liveObjects(ctx, client, namespace, func(o runtime.Object) error {
 			meta, err := apimeta.Accessor(o)
 			if err != nil {
 				return err
@@ -314,7 +321,7 @@ func (w *worker) surroundings(ctx context.Context, namespace string) (*surroundi
 			return nil, err
 		}
 	}
-	accounts, err := w.client.CoreV1().ServiceAccounts(namespace).List(ctx, metav1.ListOptions{})
+	accounts, err := client.CoreV1().ServiceAccounts(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list serviceaccounts: %w", err)
 	}

@@ -95,7 +95,7 @@ func (k *kind) live(ctx context.Context, c kubernetes.Interface, namespace strin
 	return records, err
 }
 
-// liveObjects calls f with each object of a kind in a namespace, page by page. A list that fails, or is cut off, is an error and never
+// liveObjects calls f with each object of a kind in a namespace, or in all if that is empty, page by page. A list that fails, or is cut off, is an error and never
 // a short list.
 func (k *kind) liveObjects(ctx context.Context, c kubernetes.Interface, namespace string, f func(runtime.Object) error) error {
 	list := pager.New(func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
@@ -108,6 +108,9 @@ func (k *kind) liveObjects(ctx context.Context, c kubernetes.Interface, namespac
 	})
 	list.PageSize = pageSize
 	if err := list.EachListItem(ctx, metav1.ListOptions{}, f); err != nil {
+		if namespace == "" {
+			return fmt.Errorf("list %s: %w", k.resource, err)
+		}
 		return fmt.Errorf("list %s in %s: %w", k.resource, namespace, err)
 	}
 	return nil

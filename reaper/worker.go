@@ -66,29 +66,10 @@ func newWorker(options Options, client, watching kubernetes.Interface) *worker {
 	return w
 }
 
-// remembers says of which namespaces the content matters: those of role agents by name, and those that the policy covers.
-func (w *worker) remembers(namespace string) bool {
-	if w.Policy.File().LeavesOut(namespace) {
-		return false
-	}
-	if strings.HasPrefix(namespace, lifecycle.RoleNamespacePrefix) {
-		return true
-	}
-	profiles := w.Policy.File().Profiles
-	for i := range profiles {
-		if profiles[i].Namespaces.Covers(namespace) {
-			return true
-		}
-	}
-	return false
-}
+func (w *worker) remembers(namespace string) bool { return remembers(w.Policy.File(), namespace) }
 
-// foreign is notOurs, and knows what the policy leaves out.
 func (w *worker) foreign(n *namespace, orgs map[string]bool) string {
-	if w.Policy.File().LeavesOut(n.name) {
-		return "the policy leaves it out"
-	}
-	return notOurs(n, orgs, w.Namespace)
+	return foreignTo(w.Policy.File(), n, orgs, w.Namespace)
 }
 
 // settings are the policy's as they are now.

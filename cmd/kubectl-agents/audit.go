@@ -25,6 +25,16 @@ Without --policy the policy in force decides. With it, the answer is what would 
 tells of that alone. Where the system is not installed, everything is judged as after the installation with that policy, or with the
 example policy.
 
+With --policy it also says what the reaper would do otherwise: which namespaces, agents, claims and leftovers of agents it would delete
+by that policy and not by the one in force, or the other way round, earlier or later, and when at the earliest, as things are now. It
+decides as the reaper does, by what that has noted, and its cap counts, unless --namespace says to look at one namespace alone. What can
+only be found out once a deletion is under way is not asked: whether the reaper has the rights, and whether a last look keeps the object.
+What goes with an agent that deletes itself when it is idle is not the reaper's, and is not listed.
+
+What you have no right to read is named, and not compared. In addition to what the audit reads, this takes the right to list Services and
+HorizontalPodAutoscalers, and for leftovers ConfigMaps, Secrets (their metadata) and all that may refer to these; only what decides a
+setting that differs is read.
+
 Examples:
   # Before and after an installation
   kubectl agents audit
@@ -36,8 +46,8 @@ Examples:
   kubectl agents audit -n dexorder-agents -o json
 
 Exit codes:
-  0  nothing would be refused; in a preview: no more than today
-  1  something would be refused, or a Pod would not come up again
+  0  nothing would be refused; in a preview: no more than today, and the reaper would delete nothing that it does not delete today
+  1  something would be refused, or a Pod would not come up again, or the reaper would delete something newly, or keep less of it
   2  something is not understood, or could not be found out
 `
 
@@ -81,6 +91,10 @@ func (a *auditFlags) run(s streams) int {
 		summary.Add(r)
 		return w.Report(r)
 	})
+	deletesMore := false
+	if err == nil && a.policy != "" {
+		deletesMore, err = a.compareReaping(ctx, audit, w)
+	}
 	if err == nil {
 		err = w.End(summary)
 	}
@@ -90,7 +104,7 @@ func (a *auditFlags) run(s streams) int {
 		return exitNotUnderstood
 	case summary.NotUnderstood > 0:
 		return exitNotUnderstood
-	case summary.Refuses(basis):
+	case summary.Refuses(basis), deletesMore:
 		return exitDenied
 	}
 	return exitOK

@@ -38,12 +38,10 @@ func (f *fleetFlags) connect(ctx context.Context) (cluster *fleet.Cluster, judge
 	if f.all && f.agents != "" {
 		return nil, nil, "", errors.New("--namespace and --all-namespaces say different things; accepted is one of them")
 	}
-	config, err := f.config()
+	config, err := f.unthrottled()
 	if err != nil {
 		return nil, nil, "", err
 	}
-	config.QPS = -1 // the API server sees to it that nobody else has to wait
-	config.WarningHandler = rest.NoWarnings{}
 	if cluster, err = fleet.Connect(config, f.clusterFlags.namespace); err != nil {
 		return nil, nil, "", err
 	}
@@ -62,6 +60,17 @@ func (f *fleetFlags) connect(ctx context.Context) (cluster *fleet.Cluster, judge
 	record, _ := cluster.RuleTimes(ctx)
 	judge.Hold(record, time.Now(), true)
 	return cluster, judge, v1alpha1.Hash(data), f.checkCovered(judge)
+}
+
+// unthrottled returns the config of a client that reads a whole fleet.
+func (f *fleetFlags) unthrottled() (*rest.Config, error) {
+	config, err := f.config()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1 // the API server sees to it that nobody else has to wait
+	config.WarningHandler = rest.NoWarnings{}
+	return config, nil
 }
 
 func (f *fleetFlags) checkCovered(judge *fleet.Judge) error {
