@@ -250,6 +250,7 @@ func (f *fleetTest) testAudit(t *testing.T) {
 	if out := f.run(t, 0, "audit", "--policy", same); strings.Count(out, "\n") != 4+strings.Count(out, " is enforced since ") {
 		t.Errorf("a preview of what is in force has news:\n%s", out)
 	}
+	f.testAuditReaper(t)
 	if out := f.run(t, 2, "audit", "-n", "default"); !strings.Contains(out, `--namespace "default" is not covered by the policy; covered are dexorder-agents, agent-*`) {
 		t.Error(out)
 	}
