@@ -188,7 +188,8 @@ func testReferences(t *testing.T, c *cluster) {
 	eventually(t, "a pass with rights", func() (bool, error) { return !unread(), nil })
 	unread()
 	c.gone(t, forgotten)
-	if c.get(t, quota); quota.GetDeletionTimestamp() != nil || len(quota.GetOwnerReferences()) > 0 {
+	c.get(t, quota)
+	if quota.GetDeletionTimestamp() != nil || len(quota.GetOwnerReferences()) > 0 {
 		t.Errorf("what the forgotten one owned has owners %v, and is deleted at %v", quota.GetOwnerReferences(), quota.GetDeletionTimestamp())
 	}
 	for _, o := range stays {

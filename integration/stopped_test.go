@@ -125,7 +125,8 @@ func testReapersStoppedByHand(t *testing.T, c *cluster) {
 	}
 
 	stopped := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}
-	if c.get(t, stopped); stopped.Annotations[lifecycle.AnnotationReaping] != "" {
+	c.get(t, stopped)
+	if stopped.Annotations[lifecycle.AnnotationReaping] != "" {
 		t.Error("the namespace is marked, which closes it for Pods, while the breaker is open")
 	}
 

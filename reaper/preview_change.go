@@ -63,7 +63,8 @@ func (c *Change) compare() {
 func changed(all []*Change) []*Change {
 	var found []*Change
 	for _, c := range all {
-		if c.compare(); len(c.News) > 0 {
+		c.compare()
+		if len(c.News) > 0 {
 			found = append(found, c)
 		}
 	}
