@@ -21,7 +21,8 @@ type VolumeChoice string
 
 // The choices.
 const (
-	// DeleteVolumes gives each volume the reclaim policy back that it had. Where that is Delete, its provisioner deletes it with its data.
+	// DeleteVolumes gives each volume the reclaim policy back that it had. Where that is Delete, its provisioner
+	// deletes it with its data.
 	DeleteVolumes VolumeChoice = "delete"
 
 	// KeepVolumes leaves the volumes with the reclaim policy Retain, and without any mark of ours.
@@ -102,9 +103,10 @@ type Discard struct {
 	volumes []corev1.PersistentVolume
 }
 
-// PlanDiscard finds what there is to give up. The name is a namespace's, for all of its archives, or an archive's. An archive that cannot be
-// read is found as well, and so are volumes whose archive is gone. The error wraps ErrRefused where there is nothing, or where
-// the namespace is still being taken apart: until it has gone, the archive is what that relies on.
+// PlanDiscard finds what there is to give up. The name is a namespace's, for all of its archives, or an archive's. An
+// archive that cannot be read is found as well, and so are volumes whose archive is gone. The error wraps ErrRefused
+// where there is nothing, or where the namespace is still being taken apart: until it has gone, the archive is what
+// that relies on.
 func (a *Archive) PlanDiscard(ctx context.Context, name string) (*Discard, error) {
 	meant := func(o metav1.Object) bool {
 		archive := o.GetAnnotations()[lifecycle.AnnotationArchiveName]
@@ -164,7 +166,8 @@ func (a *Archive) PlanDiscard(ctx context.Context, name string) (*Discard, error
 	return d, nil
 }
 
-// mayDiscard returns an error if the namespace of an archive, of which this is a part, is still there and is on its way out.
+// mayDiscard returns an error if the namespace of an archive, of which this is a part, is still there and is on its
+// way out.
 func (a *Archive) mayDiscard(ctx context.Context, part metav1.Object) error {
 	name, archive := part.GetLabels()[lifecycle.LabelArchive], cmp.Or(part.GetAnnotations()[lifecycle.AnnotationArchiveName], part.GetName())
 	live, err := a.options.Core.Namespaces().Get(ctx, name, metav1.GetOptions{})
@@ -180,8 +183,8 @@ func (a *Archive) mayDiscard(ctx context.Context, part metav1.Object) error {
 	return nil
 }
 
-// Discard gives up what was planned: archives first, then their volumes. It deletes and writes nothing that has changed since. It may be
-// planned and called again after an error.
+// Discard gives up what was planned: archives first, then their volumes. It deletes and writes nothing that has
+// changed since. It may be planned and called again after an error.
 func (a *Archive) Discard(ctx context.Context, d *Discard, choice VolumeChoice) ([]Result, error) {
 	if choice != DeleteVolumes && choice != KeepVolumes {
 		return nil, fmt.Errorf("volumes: %q; accepted are %s and %s", choice, DeleteVolumes, KeepVolumes)

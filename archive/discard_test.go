@@ -18,13 +18,13 @@ func TestDecideDiscard(t *testing.T) {
 		outcome Outcome
 		policy  string // that is written; empty: nothing is
 	}{
-		"deleted":                    {func(*corev1.PersistentVolume) {}, DeleteVolumes, Deleted, "Delete"},
-		"kept":                       {func(*corev1.PersistentVolume) {}, KeepVolumes, Kept, "Retain"},
-		"its own policy keeps it":    {ownRetain, DeleteVolumes, Kept, "Retain"},
-		"bound":                      {func(pv *corev1.PersistentVolume) { pv.Status.Phase = corev1.VolumeBound }, DeleteVolumes, Stays, ""},
-		"freed for its claim":        {func(pv *corev1.PersistentVolume) { pv.Status.Phase = corev1.VolumeAvailable }, KeepVolumes, Stays, ""},
-		"being deleted by somebody":  {func(pv *corev1.PersistentVolume) { pv.DeletionTimestamp = &metav1.Time{Time: volumeTime} }, DeleteVolumes, Stays, ""},
-		"kept, of an unknown policy": {func(pv *corev1.PersistentVolume) { pv.Annotations[lifecycle.AnnotationReclaimPolicy] = "Burn" }, KeepVolumes, Kept, "Retain"},
+		"deleted":                           {func(*corev1.PersistentVolume) {}, DeleteVolumes, Deleted, "Delete"},
+		"kept":                              {func(*corev1.PersistentVolume) {}, KeepVolumes, Kept, "Retain"},
+		"its own policy keeps it":           {ownRetain, DeleteVolumes, Kept, "Retain"},
+		"bound":                             {func(pv *corev1.PersistentVolume) { pv.Status.Phase = corev1.VolumeBound }, DeleteVolumes, Stays, ""},
+		"freed for its claim":               {func(pv *corev1.PersistentVolume) { pv.Status.Phase = corev1.VolumeAvailable }, KeepVolumes, Stays, ""},
+		"being deleted by an administrator": {func(pv *corev1.PersistentVolume) { pv.DeletionTimestamp = &metav1.Time{Time: volumeTime} }, DeleteVolumes, Stays, ""},
+		"kept, of an unknown policy":        {func(pv *corev1.PersistentVolume) { pv.Annotations[lifecycle.AnnotationReclaimPolicy] = "Burn" }, KeepVolumes, Kept, "Retain"},
 		"not over, which is no matter": {func(pv *corev1.PersistentVolume) {
 			pv.Annotations[lifecycle.AnnotationRetainedUntil] = "2126-01-02T03:04:04Z"
 		}, DeleteVolumes, Deleted, "Delete"},

@@ -22,8 +22,8 @@ type volumeClaim struct {
 	uid    types.UID
 	volume string
 
-	// bound says whether Kubernetes has noted on the claim that the volume is its own. Until it has, and where the volume was lost, the
-	// volume may be another claim's, or not exist.
+	// bound says whether Kubernetes has noted on the claim that the volume is its own. Until it has, and where the
+	// volume was lost, the volume may be another claim's, or not exist.
 	bound bool
 }
 
@@ -107,7 +107,8 @@ func claimIn(o *unstructured.Unstructured) volumeClaim {
 // maxConflicts is how often a volume is read again because somebody else wrote it in between.
 const maxConflicts = 5
 
-// retainOwn makes the volume of a claim outlive it. It returns nil if the claim is not bound and the volume that it names is not its own.
+// retainOwn makes the volume of a claim outlive it. It returns nil if the claim is not bound and the volume that it
+// names is not its own.
 func (a *Archive) retainOwn(ctx context.Context, i *Info, claim volumeClaim) (*Volume, error) {
 	v, err := a.retainClaimed(ctx, i, claim)
 	switch {
@@ -119,9 +120,9 @@ func (a *Archive) retainOwn(ctx context.Context, i *Info, claim volumeClaim) (*V
 	return nil, fmt.Errorf("claim %s: %w", claim.name, err)
 }
 
-// retainLate makes the volumes of claims outlive them that were bound after the archive was made, whose objects it may not hold. A claim
-// of the name of one whose volume is kept is what a controller made in its place when the first one was deleted: with each round of that
-// there would be another volume.
+// retainLate makes the volumes of claims outlive them that were bound after the archive was made, whose objects it
+// may not hold. A claim of the name of one whose volume is kept is what a controller made in its place when the first
+// one was deleted: with each round of that there would be another volume.
 func (a *Archive) retainLate(ctx context.Context, i *Info, c *content) error {
 	k, _ := kindNamed(kindClaim)
 	claims, err := a.list(ctx, k, i.Namespace)

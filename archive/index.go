@@ -33,8 +33,8 @@ type Info struct {
 	Objects int
 	Volumes int
 
-	// LeftOut is how much else the namespace had, as far as it is known. LeftOutNoted is false for archives of older versions, which did
-	// not note it.
+	// LeftOut is how much else the namespace had, as far as it is known. LeftOutNoted is false for archives of older
+	// versions, which did not note it.
 	LeftOut      int
 	LeftOutNoted bool
 

@@ -61,7 +61,8 @@ func madeAnew(o *unstructured.Unstructured) bool {
 	return madeByControllers[o.GetKind()] == o.GetName() && !changedAccount(o)
 }
 
-// changedAccount says whether somebody has added something to the ServiceAccount that every namespace gets by itself.
+// changedAccount says whether the ServiceAccount that Kubernetes makes in every namespace holds more than Kubernetes
+// put there.
 func changedAccount(o *unstructured.Unstructured) bool {
 	if o.GetKind() != "ServiceAccount" {
 		return false
@@ -74,8 +75,9 @@ func changedAccount(o *unstructured.Unstructured) bool {
 	return len(o.GetLabels())+len(o.GetAnnotations()) > 0
 }
 
-// whyLeftOut says why an object of a kind that archives hold is not kept; "" if it is. Claims are kept whatever controls them, and
-// even if they are being deleted: the controller's end, or its deletion of the claim, must not take the data with it.
+// whyLeftOut says why an object of a kind that archives hold is not kept; "" if it is. Claims are kept whatever
+// controls them, and even if they are being deleted: the controller's end, or its deletion of the claim, must not
+// take the data with it.
 func whyLeftOut(o *unstructured.Unstructured) string {
 	if o.GetKind() == kindClaim && claimIn(o).volume != "" {
 		return ""
@@ -101,8 +103,9 @@ func whyLeftOut(o *unstructured.Unstructured) string {
 	return ""
 }
 
-// whyScratch says why a claim is not kept although it has a volume: Kubernetes made it for an ephemeral volume of a Pod and deletes it
-// with the Pod, so that nothing in it was meant to outlive that. "" stands for any other claim, and for one of whose Pod nothing is known.
+// whyScratch says why a claim is not kept although it has a volume: Kubernetes made it for an ephemeral volume of a
+// Pod and deletes it with the Pod, so that nothing in it was meant to outlive that. "" stands for any other claim,
+// and for one of whose Pod nothing is known.
 func (a *Archive) whyScratch(ctx context.Context, claim *unstructured.Unstructured) (string, error) {
 	controller := metav1.GetControllerOf(claim)
 	if controller == nil || controller.APIVersion != "v1" || controller.Kind != "Pod" {

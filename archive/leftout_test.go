@@ -46,7 +46,7 @@ func TestMadeAnew(t *testing.T) {
 		`{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}`:     true,
 		`{apiVersion: v1, kind: ServiceAccount, metadata: {name: ceo}}`:         false,
 
-		// Whoever looks for what was added is told that it is gone.
+		// The list tells the operator that what was added is gone.
 		`{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}, imagePullSecrets: [{name: mirror}]}`:         false,
 		`{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}, automountServiceAccountToken: false}`:        false,
 		`{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, annotations: {eks.amazonaws.com/role: arn}}}`: false,

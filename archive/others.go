@@ -12,7 +12,8 @@ import (
 	"k8s.io/client-go/discovery"
 )
 
-// transient are the resources that tell what runs at a moment, or that Kubernetes makes of something else. Nobody misses them.
+// transient are the resources that tell what runs at a moment, or that Kubernetes makes of something else. Nobody
+// misses them.
 var transient = []schema.GroupResource{
 	{Group: "", Resource: "events"},
 	{Group: "events.k8s.io", Resource: "events"},
@@ -24,8 +25,9 @@ var transient = []schema.GroupResource{
 	{Group: "metrics.k8s.io", Resource: "pods"},
 }
 
-// others lists the objects of a namespace that are of none of Kinds and that nothing else controls, such as custom resources. A kind
-// that cannot be listed is no reason to keep the namespace: it is listed by its own name, so that somebody can look.
+// others lists the objects of a namespace that are of none of Kinds and that nothing else controls, such as custom
+// resources. A kind that cannot be listed is no reason to keep the namespace: it is listed by its own name, so that
+// an operator can look.
 func (a *Archive) others(ctx context.Context, namespace string) ([]LeftOut, error) {
 	lists, err := a.options.Discovery.ServerPreferredNamespacedResources()
 	var all []LeftOut

@@ -35,7 +35,8 @@ func volumeOf(volumes []keptVolume, claim string) *keptVolume {
 	return nil
 }
 
-// lateVolumes are those that are kept with an archive which does not hold their claims, since these were bound after it was made.
+// lateVolumes are those that are kept with an archive which does not hold their claims, since these were bound after
+// it was made.
 func (a *Archive) lateVolumes(ctx context.Context, i *Info, c *content) ([]LeftOut, error) {
 	volumes, err := a.keptVolumes(ctx, lifecycle.LabelArchive+"="+i.Namespace)
 	if err != nil {

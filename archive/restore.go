@@ -15,8 +15,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// ErrRefused is wrapped by errors about an archive that cannot be restored, or given up, as things are. Any other error means that this
-// could not be found out.
+// ErrRefused is wrapped by errors about an archive that cannot be restored, or given up, as things are. Any other
+// error means that this could not be found out.
 var ErrRefused = errors.New("refused")
 
 // RestoreOptions say how a namespace is restored.
@@ -55,7 +55,8 @@ type Restored struct {
 	Archive Info
 	Results []Result
 
-	// LeftOut is what the archive does not hold, by kind and name. Archives of older versions did not note it: see Info.LeftOutNoted.
+	// LeftOut is what the archive does not hold, by kind and name. Archives of older versions did not note it: see
+	// Info.LeftOutNoted.
 	LeftOut []LeftOut
 
 	// Labels and Annotations are the namespace's, as it is or would be now; nil if it is not there.

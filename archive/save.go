@@ -23,9 +23,10 @@ type Keep struct {
 	Secrets bool
 }
 
-// Save keeps the objects of a role agent's namespace and the volumes of its claims, whatever controls these. It returns nil when all of it is stored; as
-// long as it does not, nothing may be deleted. It may be called again, by anybody at any time: what it finds complete stands, however
-// much of the namespace is gone by then, and what it finds begun is completed.
+// Save keeps the objects of a role agent's namespace and the volumes of its claims, whatever controls these. It
+// returns nil when all of it is stored; as long as it does not, nothing may be deleted. It may be called again, by
+// anybody at any time: what it finds complete stands, however much of the namespace is gone by then, and what it
+// finds begun is completed.
 func (a *Archive) Save(ctx context.Context, namespace *corev1.Namespace, keep Keep) error {
 	err := a.save(ctx, namespace, keep)
 	if err != nil {

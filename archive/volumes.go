@@ -37,8 +37,8 @@ func patchOf(pv *corev1.PersistentVolume, labels, annotations, spec map[string]a
 
 func (p volumePatch) encode() ([]byte, error) { return json.Marshal(p) }
 
-// confirm returns an error unless the volume that the API server stored has the reclaim policy that the patch wanted. Another
-// admission webhook may have put the old one back.
+// confirm returns an error unless the volume that the API server stored has the reclaim policy that the patch wanted.
+// Another admission webhook may have put the old one back.
 func (p volumePatch) confirm(stored *corev1.PersistentVolume) error {
 	spec, _ := p["spec"].(map[string]any)
 	want, sets := spec[keyReclaimPolicy].(corev1.PersistentVolumeReclaimPolicy)
@@ -65,7 +65,8 @@ func originalPolicy(pv *corev1.PersistentVolume) (corev1.PersistentVolumeReclaim
 // errNotClaimed is wrapped by errors about a volume that is not the claim's.
 var errNotClaimed = errors.New("it is not the claim's")
 
-// claimedBy returns an error, which wraps errNotClaimed, unless the volume is bound to that claim, or was until the claim went.
+// claimedBy returns an error, which wraps errNotClaimed, unless the volume is bound to that claim, or was until the
+// claim went.
 func claimedBy(pv *corev1.PersistentVolume, namespace, claim string, uid types.UID) error {
 	ref := pv.Spec.ClaimRef
 	if ref == nil || ref.Namespace != namespace || ref.Name != claim || uid != "" && ref.UID != uid {
@@ -115,8 +116,8 @@ func decideRelease(pv *corev1.PersistentVolume, now time.Time) (volumePatch, err
 	return giveBack(pv)
 }
 
-// isAbandoned says whether the time of a volume is over that a restore has freed for its claim, which never came. It is not released, so
-// that Kubernetes does not delete it by any reclaim policy.
+// isAbandoned says whether the time of a volume is over that a restore has freed for its claim, which never came. It
+// is not released, so that Kubernetes does not delete it by any reclaim policy.
 func isAbandoned(pv *corev1.PersistentVolume, now time.Time) bool {
 	return isKept(pv) && pv.Status.Phase == corev1.VolumeAvailable && pv.DeletionTimestamp == nil && over(pv.Annotations, now)
 }

@@ -51,15 +51,15 @@ func TestDecideRelease(t *testing.T) {
 		"not over": {func(pv *corev1.PersistentVolume) {
 			pv.Annotations[lifecycle.AnnotationRetainedUntil] = "2026-01-02T03:04:06Z"
 		}, false},
-		"who knows until when":         {func(pv *corev1.PersistentVolume) { pv.Annotations[lifecycle.AnnotationRetainedUntil] = "soon" }, false},
-		"bound":                        {func(pv *corev1.PersistentVolume) { pv.Status.Phase = corev1.VolumeBound }, false},
-		"available":                    {func(pv *corev1.PersistentVolume) { pv.Status.Phase = corev1.VolumeAvailable }, false},
-		"of no claim":                  {func(pv *corev1.PersistentVolume) { pv.Spec.ClaimRef = nil }, false},
-		"of no agent":                  {func(pv *corev1.PersistentVolume) { pv.Spec.ClaimRef.Namespace = "shop" }, false},
-		"not ours":                     {func(pv *corev1.PersistentVolume) { delete(pv.Annotations, lifecycle.AnnotationArchiveName) }, false},
-		"without what it had before":   {func(pv *corev1.PersistentVolume) { delete(pv.Annotations, lifecycle.AnnotationReclaimPolicy) }, false},
-		"being deleted by somebody":    {func(pv *corev1.PersistentVolume) { pv.DeletionTimestamp = &metav1.Time{Time: volumeTime} }, false},
-		"kept by its own class anyway": {func(pv *corev1.PersistentVolume) { pv.Annotations[lifecycle.AnnotationReclaimPolicy] = "Retain" }, true},
+		"who knows until when":              {func(pv *corev1.PersistentVolume) { pv.Annotations[lifecycle.AnnotationRetainedUntil] = "soon" }, false},
+		"bound":                             {func(pv *corev1.PersistentVolume) { pv.Status.Phase = corev1.VolumeBound }, false},
+		"available":                         {func(pv *corev1.PersistentVolume) { pv.Status.Phase = corev1.VolumeAvailable }, false},
+		"of no claim":                       {func(pv *corev1.PersistentVolume) { pv.Spec.ClaimRef = nil }, false},
+		"of no agent":                       {func(pv *corev1.PersistentVolume) { pv.Spec.ClaimRef.Namespace = "shop" }, false},
+		"not ours":                          {func(pv *corev1.PersistentVolume) { delete(pv.Annotations, lifecycle.AnnotationArchiveName) }, false},
+		"without what it had before":        {func(pv *corev1.PersistentVolume) { delete(pv.Annotations, lifecycle.AnnotationReclaimPolicy) }, false},
+		"being deleted by an administrator": {func(pv *corev1.PersistentVolume) { pv.DeletionTimestamp = &metav1.Time{Time: volumeTime} }, false},
+		"kept by its own class anyway":      {func(pv *corev1.PersistentVolume) { pv.Annotations[lifecycle.AnnotationReclaimPolicy] = "Retain" }, true},
 	} {
 		patch, err := decideRelease(keptPV(tc.change), volumeTime)
 		if err != nil || (patch != nil) != tc.want {

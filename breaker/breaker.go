@@ -174,8 +174,8 @@ func (b *Breaker) take(keys []string) ([]bool, error) {
 	}
 }
 
-// GiveBack takes back what Take has counted for a key whose deletion did not come about, unless somebody asked again less than settled
-// ago, which is how long an answer may take to become a deletion; see State.GiveBack.
+// GiveBack takes back what Take has counted for a key whose deletion did not come about, unless the key was asked for
+// again less than settled ago, which is how long an answer may take to become a deletion; see State.GiveBack.
 func (b *Breaker) GiveBack(ctx context.Context, key string, settled time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -224,13 +224,14 @@ func Read(ctx context.Context, configMaps ConfigMaps) (State, error) {
 	return state, err
 }
 
-// Release closes the breaker in somebody's name. It returns the state before and after, which are equal if it was closed.
+// Release closes the breaker in the name of the user by. It returns the state before and after, which are equal if it
+// was closed.
 func Release(ctx context.Context, configMaps ConfigMaps, by string, now time.Time) (before, after State, err error) {
 	return change(ctx, configMaps, func(s *State) bool { return s.Release(by, now) })
 }
 
-// Open opens the breaker in somebody's name, for a reason that CheckReason accepts. It returns the state before and after, which are
-// equal if somebody had opened it by hand already.
+// Open opens the breaker in the name of the user by, for a reason that CheckReason accepts. It returns the state
+// before and after, which are equal if a user had opened it by hand already.
 func Open(ctx context.Context, configMaps ConfigMaps, by, reason string, now time.Time) (before, after State, err error) {
 	if err := CheckReason(reason); err != nil {
 		return State{}, State{}, err

@@ -68,7 +68,8 @@ func decode(cm *corev1.ConfigMap) (State, error) {
 		}
 		s.askedAgain(key, at)
 	}
-	// Servers of before there were these two leave them as they are: they are of this opening only if they are of its time.
+	// Servers of before there were these two leave them as they are: they are of this opening only if they are of its
+	// time.
 	if at := cm.Data[keyOpenedAt]; s.Open && at != "" && at == cm.Data[keySince] {
 		s.OpenedBy = cm.Data[keyOpenedBy]
 	}

@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// MaxReason is how many characters a reason for opening the breaker by hand may have: it is repeated to every agent that waits.
+// MaxReason is how many characters a reason for opening the breaker by hand may have: it is repeated to every agent
+// that waits.
 const MaxReason = 200
 
 // CheckReason says what is wrong with a reason for opening the breaker by hand; nil if nothing is.

@@ -36,8 +36,8 @@ type State struct {
 	// of another replica, is let pass and not counted twice.
 	Counted []string `json:"-"`
 
-	// AskedAgain is when somebody asked last for a counted key after the first time. As long as that request may still end in a deletion,
-	// nothing is given back for the key.
+	// AskedAgain is when a counted key was last asked for after the first time. As long as that request may still end
+	// in a deletion, nothing is given back for the key.
 	AskedAgain map[string]time.Time `json:"-"`
 
 	// Updated is when Taken was right. Replicas write it by their own clocks.
@@ -92,9 +92,10 @@ func (s *State) askedAgain(key string, now time.Time) {
 	s.AskedAgain[key] = now
 }
 
-// GiveBack takes back what was counted for keys whose deletion did not come about; the others it passes over. An opening that
-// rests on them is undone: with their tokens there would have been room. A key that was asked for again less than settled ago stays
-// counted: whoever asked, another replica maybe, gives it back if that comes to nothing, too. It returns false if there was nothing to do.
+// GiveBack takes back what was counted for keys whose deletion did not come about; the others it passes over. An
+// opening that rests on them is undone: with their tokens there would have been room. A key that was asked for again
+// less than settled ago stays counted: the replica that asked gives it back if that comes to nothing, too. It returns
+// false if there was nothing to do.
 func (s *State) GiveBack(keys []string, limits Limits, now time.Time, settled time.Duration) bool {
 	before := len(s.Counted)
 	s.Counted = slices.DeleteFunc(slices.Clone(s.Counted), func(key string) bool {
@@ -118,11 +119,12 @@ func (s *State) GiveBack(keys []string, limits Limits, now time.Time, settled ti
 	return true
 }
 
-// OpenByHand opens the breaker in somebody's name. Only Release closes it then. One that has opened by itself is theirs from now on,
-// and the reason says both. It returns false if somebody has opened it by hand already; then nothing changes.
+// OpenByHand opens the breaker in the name of the user by. Only Release closes it then. One that has opened by itself
+// is that user's from now on, and the reason says both. It returns false if a user has opened it by hand already;
+// then nothing changes.
 //
-// What was counted is forgotten, so that nobody is let pass who was counted before, and nothing that is given back closes the breaker:
-// servers that know nothing of OpenedBy hold to that, too.
+// What was counted is forgotten, so that nobody is let pass who was counted before, and nothing that is given back
+// closes the breaker: servers that know nothing of OpenedBy hold to that, too.
 func (s *State) OpenByHand(by, reason string, now time.Time) bool {
 	if s.Open && s.OpenedBy != "" {
 		return false

@@ -136,7 +136,7 @@ func TestOpenByHand(t *testing.T) {
 		t.Errorf("opened again: %+v", s)
 	}
 	if got := s.Take([]string{"a", "b"}, limits, later); got[0] || got[1] {
-		t.Errorf("got %v; nobody may go, whoever was counted before", got)
+		t.Errorf("got %v; no key may pass, also none that was counted before", got)
 	}
 	if s.GiveBack([]string{"a"}, limits, later, settled) || !s.Open {
 		t.Errorf("what was given back closed it: %+v", s)
@@ -146,7 +146,7 @@ func TestOpenByHand(t *testing.T) {
 	}
 }
 
-// What has opened by itself may close by itself, unless somebody takes it over.
+// What has opened by itself may close by itself, unless a user takes it over.
 func TestTakeOver(t *testing.T) {
 	var s State
 	s.Take([]string{"a"}, limits, start)
@@ -181,7 +181,8 @@ func TestCheckReason(t *testing.T) {
 	}
 }
 
-// Two replicas accept the deletion of one agent, and what the first has accepted comes to nothing: the second one's may yet come about.
+// Two replicas accept the deletion of one agent, and what the first has accepted comes to nothing: the second one's
+// may yet come about.
 func TestGiveBackOfWhatIsAskedForAgain(t *testing.T) {
 	var s State
 	s.Take([]string{"a"}, limits, start)

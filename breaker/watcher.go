@@ -14,7 +14,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Announcer is told when the breaker has opened or closed. It must not block. Every process that watches tells of the same.
+// Announcer is told when the breaker has opened or closed. It must not block. Every process that watches tells of the
+// same.
 type Announcer interface {
 	BreakerChanged(configMap types.NamespacedName, uid types.UID, t Transition)
 }
@@ -31,8 +32,8 @@ type WatcherOptions struct {
 	Logger     *slog.Logger
 }
 
-// Watcher follows the ConfigMap, so that an opening is known wherever it was made, also by hand and while nobody asks to be deleted.
-// No deletion rests on it: a watch may be behind, so that Take and Closed read the ConfigMap itself.
+// Watcher follows the ConfigMap, so that an opening is known wherever it was made, also by hand and while nobody asks
+// to be deleted. No deletion rests on it: a watch may be behind, so that Take and Closed read the ConfigMap itself.
 type Watcher struct {
 	options WatcherOptions
 

@@ -22,7 +22,8 @@ var (
 	variable = regexp.MustCompile(`^([A-Z][A-Z0-9]*_[A-Z0-9_]+)(?:=.*)?$`)
 	header   = regexp.MustCompile(`^([A-Z][A-Za-z]*(?:-[A-Z][A-Za-z]*)+)(?:: .*)?$`)
 
-	// blank is what differs from one message to the next: an ellipsis, a word in capitals that stands for a name, a number with its unit.
+	// blank is what differs from one message to the next: an ellipsis, a word in capitals that stands for a name, a
+	// number with its unit.
 	blank = regexp.MustCompile(`…|[A-Z]{3,}|\d+[a-z]*|"`)
 )
 
@@ -37,7 +38,8 @@ var ofOthers = []string{
 // composed are messages of which the code has the kind in another place than the rest.
 var composed = []string{"kept alive by trigger", "kept alive by lease"}
 
-// TestQuotesAreInTheCode fails where a page quotes a message, an environment variable or a header that nothing here says or reads.
+// TestQuotesAreInTheCode fails where a page quotes a message, an environment variable or a header that nothing here
+// says or reads.
 func TestQuotesAreInTheCode(t *testing.T) {
 	code := source(t)
 	quotes := 0
@@ -60,7 +62,8 @@ func TestQuotesAreInTheCode(t *testing.T) {
 	}
 }
 
-// quoted returns what of a span the code must have: a name, or the fixed parts of a message, which has three words and more.
+// quoted returns what of a span the code must have: a name, or the fixed parts of a message, which has three words
+// and more.
 func quoted(code string) []string {
 	for _, name := range []*regexp.Regexp{variable, header} {
 		if match := name.FindStringSubmatch(code); match != nil {
@@ -80,7 +83,8 @@ func quoted(code string) []string {
 	return parts
 }
 
-// source is what this repository is built of, without tests: Go, Python and manifests. Strings that are written in several parts are one.
+// source is what this repository is built of, without tests: Go, Python and manifests. Strings that are written in
+// several parts are one.
 func source(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder

@@ -202,8 +202,8 @@ func TestBreaker(t *testing.T) {
 	expectAllGone(bad)
 }
 
-// TestStoppedByHand: an operator stops every deletion. An agent that runs then and goes idle waits for the release, and its sidecar says
-// who has stopped it and why.
+// TestStoppedByHand: an operator stops every deletion. An agent that runs then and goes idle waits for the release,
+// and its sidecar says who has stopped it and why.
 func TestStoppedByHand(t *testing.T) {
 	releaseBreaker(t)
 	maps := client.CoreV1().ConfigMaps(systemNamespace)

@@ -15,7 +15,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/manifests"
 )
 
-// mesh puts a container before those of each Pod with the label e2e: mesh, and one behind them, after the server has seen the Deployment.
+// mesh puts a container before those of each Pod with the label e2e: mesh, and one behind them, after the server has
+// seen the Deployment.
 var mesh = `
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingAdmissionPolicy
@@ -47,7 +48,8 @@ func meshContainer(name string) string {
             seccompProfile: Object.spec.containers.securityContext.seccompProfile{type: "RuntimeDefault"}}}`
 }
 
-// An agent whose container is not called "agent" goes when it is idle, whatever other injectors put beside it in its Pod.
+// An agent whose container is not called "agent" goes when it is idle, whatever other injectors put beside it in its
+// Pod.
 func TestMeshBesideAgent(t *testing.T) {
 	objects, err := manifests.Decode([]byte(mesh))
 	if err != nil {

@@ -26,8 +26,8 @@ func (r *role) reaped() {
 	})
 }
 
-// TestReapedVolumes: a claim that something controls goes with it, by the garbage collector, and its volume is kept all the same, until
-// somebody gives it up: then the provisioner deletes it.
+// TestReapedVolumes: a claim that something controls goes with it, by the garbage collector, and its volume is kept
+// all the same, until an operator gives it up: then the provisioner deletes it.
 func TestReapedVolumes(t *testing.T) {
 	t.Parallel()
 	r := newRole(t, "agent-e2e-owned", func(*corev1.Namespace) {})

@@ -36,7 +36,8 @@ func (t *transcript) String() string {
 	return t.shown.String()
 }
 
-// An agent with a terminal reads what is typed at `kubectl attach -it`, under its manager as without one, and goes when it is idle.
+// An agent with a terminal reads what is typed at `kubectl attach -it`, under its manager as without one, and goes
+// when it is idle.
 func TestAttach(t *testing.T) {
 	t.Parallel()
 	l := bear(t, "attach-terminal", withManager("IDLE_TIMEOUT_MINUTES=0.5"), func(d *appsv1.Deployment) {

@@ -68,12 +68,12 @@ const ReaperCapExceeded Type = "reaper.cap-exceeded"
 
 // What happens to the circuit breaker. Data is BreakerData.
 const (
-	// BreakerOpened says that nothing is deleted any more: too many agents ended at once, or an operator has opened the breaker. Reason says
-	// why, and by is who did it, if somebody did.
+	// BreakerOpened says that nothing is deleted any more: too many agents ended at once, or an operator has opened
+	// the breaker. Reason says why, and by is the user who did it; empty if none did.
 	BreakerOpened Type = "breaker.opened"
 
-	// BreakerClosed says that what is idle is deleted again. By is who has released the breaker; it is absent if the breaker closed by itself,
-	// and then reason says why.
+	// BreakerClosed says that what is idle is deleted again. By is who has released the breaker; it is absent if the
+	// breaker closed by itself, and then reason says why.
 	BreakerClosed Type = "breaker.closed"
 )
 

@@ -55,7 +55,8 @@ func Connect(config *rest.Config, system string) (*Cluster, error) {
 // ErrNotInstalled says that there is no policy in force.
 var ErrNotInstalled = errors.New("the system is not installed")
 
-// Policy reads the policy in force. The error is ErrNotInstalled if there is none, and ErrNoPolicy if there are servers without one.
+// Policy reads the policy in force. The error is ErrNotInstalled if there is none, and ErrNoPolicy if there are
+// servers without one.
 func (c *Cluster) Policy(ctx context.Context) ([]byte, error) {
 	m, err := c.client.CoreV1().ConfigMaps(c.system).Get(ctx, lifecycle.PolicyConfigMap, metav1.GetOptions{})
 	switch {

@@ -9,13 +9,14 @@ import (
 	"github.com/dexorder/agent-lifecycle/workload"
 )
 
-// acceptEquivalents writes into a Deployment what would be injected today, where what is stored means the same to its Pod. Whatever an
-// agent would be restarted for is left as it is.
+// acceptEquivalents writes into a Deployment what would be injected today, where what is stored means the same to its
+// Pod. Whatever an agent would be restarted for is left as it is.
 func (j *Judge) acceptEquivalents(d *appsv1.Deployment) {
 	if !Adopted(d) {
 		return
 	}
-	// The template has said since some version which container is the agent. Before, the Pod's mounts told it, and they still do.
+	// The template has said since some version which container is the agent. Before, the Pod's mounts told it, and
+	// they still do.
 	template := &d.Spec.Template
 	if _, has := template.Annotations[lifecycle.AnnotationAgentContainer]; !has {
 		i, err := workload.AgentContainer(template)
@@ -32,8 +33,8 @@ func (j *Judge) acceptEquivalents(d *appsv1.Deployment) {
 	}
 }
 
-// mirrorsSidecar says whether an image is today's sidecar from another repository that the policy accepts: of the same digest,
-// or of the same tag where neither has a digest.
+// mirrorsSidecar says whether an image is today's sidecar from another repository that the policy accepts: of the
+// same digest, or of the same tag where neither has a digest.
 func (j *Judge) mirrorsSidecar(name string) bool {
 	today, err := image.Parse(j.file.Sidecar.Image)
 	if err != nil {

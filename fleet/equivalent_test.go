@@ -11,7 +11,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy"
 )
 
-// An agent that has today's parts in other words lacks none of them. What its Pod would have otherwise makes it outdated.
+// An agent that has today's parts in other words lacks none of them. What its Pod would have otherwise makes it
+// outdated.
 func TestEquivalentParts(t *testing.T) {
 	const sidecar = "image: ghcr.io/dexorder/lifecycle-sidecar:v0.1.0"
 	mirrored := func(image string) func(*appsv1.Deployment) {

@@ -136,7 +136,8 @@ func reported(status *idle.Status) workload.ManagerReport {
 	return r
 }
 
-// keptBy says what keeps an agent alive, by its lifecycle manager, for people: what holds it now, or else its last activity.
+// keptBy says what keeps an agent alive, by its lifecycle manager, for people: what holds it now, or else its last
+// activity.
 func keptBy(status *idle.Status, now time.Time) string {
 	var holders []idle.Keeper
 	for _, k := range status.KeptAliveBy {

@@ -96,8 +96,8 @@ func (j *Judge) NeedsClaims(namespace string) bool {
 	return len(needs.Claims) > 0
 }
 
-// Renewed returns a Deployment as it would be stored with today's injected parts, and whether its agent lacks any of them: that it was
-// asked for, and what means the same to the agent's Pod, is no change.
+// Renewed returns a Deployment as it would be stored with today's injected parts, and whether its agent lacks any of
+// them: that it was asked for, and what means the same to the agent's Pod, is no change.
 func (j *Judge) Renewed(namespace string, stored *appsv1.Deployment) (renewed *appsv1.Deployment, changes bool) {
 	renewed = stored.DeepCopy()
 	if injector := j.policy.Injector(namespace); injector != nil {

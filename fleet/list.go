@@ -29,8 +29,9 @@ type Entry struct {
 	// Asked says that its lifecycle manager has answered. Without an answer nobody knows when it stops.
 	Asked bool
 
-	// NeverStops says why it does not stop by itself, Protected why its Deployment is not deleted though it does, and Scaler what sets
-	// its replicas and may start it again, which does not keep it from being deleted. Each is empty where that is not so.
+	// NeverStops says why it does not stop by itself, Protected why its Deployment is not deleted though it does, and
+	// Scaler what sets its replicas and may start it again, which does not keep it from being deleted. Each is empty
+	// where that is not so.
 	NeverStops, Protected, Scaler string
 
 	// SidecarImage is empty where it has none.
@@ -41,8 +42,8 @@ type Entry struct {
 	Upgrade    []string
 	OtherParts bool
 
-	// Storage is none, kept or temporary: whether what it has stored outlives it. StorageProtected says why it does although its tier
-	// would delete it.
+	// Storage is none, kept or temporary: whether what it has stored outlives it. StorageProtected says why it does
+	// although its tier would delete it.
 	Storage, StorageProtected string
 }
 
@@ -76,8 +77,8 @@ type Lister struct {
 	Now func() time.Time
 }
 
-// List hands an Entry of every agent to each, by namespace and name. unread lists what the caller has no right to read, for people; the
-// entries do not show it.
+// List hands an Entry of every agent to each, by namespace and name. unread lists what the caller has no right to
+// read, for people; the entries do not show it.
 func (l *Lister) List(ctx context.Context, each func(Entry) error) (unread []string, err error) {
 	namespaces, err := l.Cluster.Namespaces(ctx, l.Namespace, l.Judge.Covers)
 	if err != nil {
@@ -215,7 +216,8 @@ func (j *Judge) entry(n Namespace, d *appsv1.Deployment, pod *corev1.Pod, answer
 	return e
 }
 
-// userTypeOf is the user type of a Deployment, as admission has it: without a label the default of the namespace's profile.
+// userTypeOf is the user type of a Deployment, as admission has it: without a label the default of the namespace's
+// profile.
 func (j *Judge) userTypeOf(namespace string, d *appsv1.Deployment) lifecycle.UserType {
 	if label, has := d.Labels[lifecycle.LabelUserType]; has {
 		return lifecycle.UserType(label)

@@ -14,7 +14,8 @@ import (
 // serverDeployment is the Deployment of the servers, in the system's namespace.
 const serverDeployment = "lifecycle-webhook"
 
-// ErrNoPolicy says that the system is installed and its policy cannot be read from the cluster: it is missing, or is none.
+// ErrNoPolicy says that the system is installed and its policy cannot be read from the cluster: it is missing, or is
+// none.
 var ErrNoPolicy = errors.New("the policy in force cannot be read from here")
 
 // servers is what there is to know of the servers from their Deployment.
@@ -50,7 +51,8 @@ func (s servers) withoutPolicy() string {
 	return "no server is installed"
 }
 
-// missingPolicy is the error where there is no ConfigMap of the policy. Without one and without servers nothing is installed.
+// missingPolicy is the error where there is no ConfigMap of the policy. Without one and without servers nothing is
+// installed.
 func (s servers) missingPolicy(system string) error {
 	missing := fmt.Sprintf("there is no ConfigMap %q in namespace %q", lifecycle.PolicyConfigMap, system)
 	if !s.installed && s.err == nil {
@@ -59,7 +61,8 @@ func (s servers) missingPolicy(system string) error {
 	return fmt.Errorf("%w: %s; %s. Apply the installation again to bring it back", ErrNoPolicy, missing, s.withoutPolicy())
 }
 
-// UnreadablePolicy is the error where the ConfigMap holds something else than a policy; problem says what is wrong with it.
+// UnreadablePolicy is the error where the ConfigMap holds something else than a policy; problem says what is wrong
+// with it.
 func (c *Cluster) UnreadablePolicy(ctx context.Context, problem string) error {
 	return fmt.Errorf("%w: what ConfigMap %q in namespace %q holds is no policy; %s:\n%s", ErrNoPolicy, lifecycle.PolicyConfigMap, c.system,
 		c.servers(ctx).withoutPolicy(), problem)

@@ -14,7 +14,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// TestPolicyMissing: what is said where the policy's ConfigMap is gone, or holds none, is true whether servers run or not.
+// TestPolicyMissing: what is said where the policy's ConfigMap is gone, or holds none, is true whether servers run or
+// not.
 func TestPolicyMissing(t *testing.T) {
 	const missing = `there is no ConfigMap "lifecycle-policy" in namespace "s"`
 	for name, tc := range map[string]struct {

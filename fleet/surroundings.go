@@ -27,8 +27,8 @@ type surroundings struct {
 	scalers map[objectKey]string
 }
 
-// surroundings reads them in one namespace, or in all if that is empty. unread lists what the caller may not read: it is then as if there
-// were none.
+// surroundings reads them in one namespace, or in all if that is empty. unread lists what the caller may not read: it
+// is then as if there were none.
 func (c *Cluster) surroundings(ctx context.Context, namespace string, now time.Time) (s *surroundings, unread []string, err error) {
 	s = &surroundings{protected: map[objectKey]string{}, scalers: map[objectKey]string{}}
 	optional := func(what string, err error) error {

@@ -277,7 +277,8 @@ func (g *Gateway) stays(s *Status) string {
 	return ""
 }
 
-// withStorage adds what there is of the agent's storage, whether the agent stays, and whom an agent that has gone worked for.
+// withStorage adds what there is of the agent's storage, whether the agent stays, and whom an agent that has gone
+// worked for.
 func (g *Gateway) withStorage(ctx context.Context, s Status) Status {
 	s.Stays = g.stays(&s)
 	claim, err := found(g.options.Client.CoreV1().PersistentVolumeClaims(g.options.Namespace).Get(ctx, claimName(s.Deployment), metav1.GetOptions{}))

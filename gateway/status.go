@@ -17,11 +17,12 @@ type Status struct {
 	UserType   lifecycle.UserType `json:"userType,omitempty"`
 	State      lifecycle.State    `json:"state"`
 
-	// Since is from when on it has been in that state, and for an agent that does not run, from when on Reason has been so; zero where
-	// nobody knows.
+	// Since is from when on it has been in that state, and for an agent that does not run, from when on Reason has
+	// been so; zero where nobody knows.
 	Since time.Time `json:"since,omitzero"`
 
-	// Problem is in a word or two why the agent does not run, as workload.AgentStatus has it; empty where it is as it should be.
+	// Problem is in a word or two why the agent does not run, as workload.AgentStatus has it; empty where it is as it
+	// should be.
 	Problem string `json:"problem,omitempty"`
 
 	// Reason is for people.
@@ -36,8 +37,8 @@ type Status struct {
 	// Deadline is when the agent stops if nothing happens, once it has been warned.
 	Deadline time.Time `json:"deadline,omitzero"`
 
-	// Stays says why the agent is not deleted when it is idle: its Deployment is protected, or agents of its user type never stop. It
-	// is empty for one that goes, and where it was not asked for.
+	// Stays says why the agent is not deleted when it is idle: its Deployment is protected, or agents of its user
+	// type never stop. It is empty for one that goes, and where it was not asked for.
 	Stays string `json:"stays,omitempty"`
 
 	// Storage is none, kept (it outlives the agent) or temporary (it goes with the agent). Empty where it was not asked for.
@@ -51,8 +52,8 @@ type saying struct {
 	deadline time.Time
 }
 
-// statusOf is what is known of an agent by its Deployment and Pod, which are nil where there is none, and by what it says of itself, which
-// is zero where it says nothing.
+// statusOf is what is known of an agent by its Deployment and Pod, which are nil where there is none, and by what it
+// says of itself, which is zero where it says nothing.
 func statusOf(d *appsv1.Deployment, pod *corev1.Pod, said saying) Status {
 	decided := workload.AgentStatusOf(workload.AgentView{
 		Deployment: d, Pod: pod, Manager: workload.ManagerReport{State: said.state, Since: said.since, Deadline: said.deadline},

@@ -100,7 +100,7 @@ func TestStatusOf(t *testing.T) {
 	}
 }
 
-// An agent that will not go says why, and so does storage that stays because somebody protects it.
+// An agent that will not go says why, and so does storage that stays because it is protected.
 func TestStays(t *testing.T) {
 	name := Name("ada")
 	for what, tc := range map[string]struct {

@@ -14,9 +14,9 @@ import (
 	"github.com/dexorder/agent-lifecycle/workload"
 )
 
-// Conflict is something that a user wrote and beside which the API server calls an injected part invalid. It would refuse the
-// object before the rules are asked, for a field that the user never wrote. So the part is left out, and the rule
-// sidecar-integrity refuses what the user wrote.
+// Conflict is something that a user wrote and beside which the API server calls an injected part invalid. It would
+// refuse the object before the rules are asked, for a field that the user never wrote. So the part is left out, and
+// the rule sidecar-integrity refuses what the user wrote.
 type Conflict struct {
 	// Field is a path below the Pod's spec.
 	Field string
@@ -25,8 +25,8 @@ type Conflict struct {
 	Message string
 }
 
-// SelectsWith says whether a selector that selects a template still does with another value of a label. The API server would
-// call it invalid otherwise; then the label stays as it is, and the rule identity refuses the selector.
+// SelectsWith says whether a selector that selects a template still does with another value of a label. The API
+// server would call it invalid otherwise; then the label stays as it is, and the rule identity refuses the selector.
 func SelectsWith(selector *metav1.LabelSelector, template map[string]string, key, value string) bool {
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil || !s.Matches(labels.Set(template)) {
@@ -38,7 +38,8 @@ func SelectsWith(selector *metav1.LabelSelector, template map[string]string, key
 	return s.Matches(with)
 }
 
-// ProcessNamespaceConflict returns what keeps the Pod's processes from sharing a namespace of their own; nil if nothing does.
+// ProcessNamespaceConflict returns what keeps the Pod's processes from sharing a namespace of their own; nil if
+// nothing does.
 func ProcessNamespaceConflict(spec *corev1.PodSpec) *Conflict {
 	if !spec.HostPID {
 		return nil
@@ -52,14 +53,14 @@ func SidecarConflicts(spec *corev1.PodSpec, sidecar *corev1.Container) []Conflic
 		return nil
 	}
 	var conflicts []Conflict
-	for _, name := range sortedResources(spec.Resources.Limits) {
+	for _, name := range slices.Sorted(maps.Keys(spec.Resources.Limits)) {
 		have := spec.Resources.Limits[name]
 		if want, ok := sidecar.Resources.Limits[name]; ok && have.Cmp(want) < 0 {
 			conflicts = append(conflicts, Conflict{fmt.Sprintf("resources.limits[%s]", name),
 				fmt.Sprintf("is %s, must be at least %s, the limit of the container %q that is injected", have.String(), want.String(), sidecar.Name)})
 		}
 	}
-	for _, name := range sortedResources(spec.Resources.Requests) {
+	for _, name := range slices.Sorted(maps.Keys(spec.Resources.Requests)) {
 		have, sum := spec.Resources.Requests[name], requested(spec, name)
 		extra, ok := sidecar.Resources.Requests[name]
 		if !ok {
@@ -90,32 +91,23 @@ func requested(spec *corev1.PodSpec, name corev1.ResourceName) resource.Quantity
 	return sum
 }
 
-func sortedResources(list corev1.ResourceList) []corev1.ResourceName {
-	names := make([]corev1.ResourceName, 0, len(list))
-	for name := range list {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// isForWindows says whether a Pod is one for Windows. The API server accepts hardly any of what is injected there, and the rule
-// workload-kind refuses it.
+// isForWindows says whether a Pod is one for Windows. The API server accepts hardly any of what is injected there,
+// and the rule workload-kind refuses it.
 func isForWindows(spec *corev1.PodSpec) bool {
 	field, _ := workload.WindowsPod(spec)
 	return field != ""
 }
 
-// DeviceInPlaceOfMount says whether a container has a block device under the name or at the path of the agent's mount, which
-// the API server would call invalid beside it. The rule sidecar-integrity names the device.
+// DeviceInPlaceOfMount says whether a container has a block device under the name or at the path of the agent's
+// mount, which the API server would call invalid beside it. The rule sidecar-integrity names the device.
 func DeviceInPlaceOfMount(c *corev1.Container) bool {
 	return slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool {
 		return d.Name == lifecycle.RunVolume || d.DevicePath == lifecycle.RunDir
 	})
 }
 
-// isBlockDevice says whether a container has the volume as a block device. Then it can be no directory, and stays as it is for
-// the sidecar-integrity rule to refuse.
+// isBlockDevice says whether a container has the volume as a block device. Then it can be no directory, and stays as
+// it is for the sidecar-integrity rule to refuse.
 func isBlockDevice(spec *corev1.PodSpec, volume string) bool {
 	template := &workload.Template{Spec: spec}
 	return slices.ContainsFunc(template.Containers(), func(c workload.Container) bool {

@@ -21,8 +21,9 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// testControlledClaims keeps the volumes of claims that go with what controls them: a StatefulSet that deletes its claims, and an
-// operator's custom resource. Both are deleted before the namespace is, as the reaper and the garbage collector do it.
+// testControlledClaims keeps the volumes of claims that go with what controls them: a StatefulSet that deletes its
+// claims, and an operator's custom resource. Both are deleted before the namespace is, as the reaper and the garbage
+// collector do it.
 func testControlledClaims(t *testing.T, c *archives) {
 	const name = "agent-owner"
 	c.define(t, "Database", "databases")
@@ -187,8 +188,8 @@ func (c *archives) scratch(t *testing.T, namespace string) {
 	}
 }
 
-// testLateClaim keeps the volume of a claim that is bound after the archive was made, and says of it where it is brought back. A claim
-// that a controller makes again in the place of one that was deleted is not kept once more.
+// testLateClaim keeps the volume of a claim that is bound after the archive was made, and says of it where it is
+// brought back. A claim that a controller makes again in the place of one that was deleted is not kept once more.
 func testLateClaim(t *testing.T, c *archives) {
 	const name = "agent-late"
 	ns := c.role(t, name)
@@ -225,7 +226,8 @@ func testLateClaim(t *testing.T, c *archives) {
 	}
 }
 
-// testVolumeChangedBack: where a volume does not get the reclaim policy Retain, though its patch is accepted, nothing counts as kept.
+// testVolumeChangedBack: where a volume does not get the reclaim policy Retain, though its patch is accepted, nothing
+// counts as kept.
 func testVolumeChangedBack(t *testing.T, c *archives) {
 	const name = "agent-stubborn"
 	ns := c.role(t, name)

@@ -13,8 +13,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// testDiscard gives up archives by the command, with their volumes as it is told, also when the archive itself has gone: as it has after
-// the system was removed.
+// testDiscard gives up archives by the command, with their volumes as it is told, also when the archive itself has
+// gone: as it has after the system was removed.
 func testDiscard(t *testing.T, c *archives) {
 	plugin := filepath.Join(t.TempDir(), "kubectl-agents")
 	if out, err := exec.Command("go", "build", "-o", plugin, "../cmd/kubectl-agents").CombinedOutput(); err != nil {

@@ -60,9 +60,15 @@ func install(t *testing.T, opts controlplane.Options) *cluster { return installW
 // installWith gives the server further flags.
 func installWith(t *testing.T, opts controlplane.Options, flags ...string) *cluster {
 	t.Helper()
+	return installPolicy(t, opts, "../policy/v1alpha1/example.yaml", flags...)
+}
+
+// installPolicy gives the server another policy, too.
+func installPolicy(t *testing.T, opts controlplane.Options, policy string, flags ...string) *cluster {
+	t.Helper()
 	plane := controlplane.StartForTest(t, opts)
 	in, err := installation.New(t.Context(), plane, installation.Options{
-		Program: program, Manifests: "../manifests/base", Policy: "../policy/v1alpha1/example.yaml",
+		Program: program, Manifests: "../manifests/base", Policy: policy,
 		Flags: append([]string{"--drain-delay", "100ms"}, flags...),
 	})
 	if err != nil {

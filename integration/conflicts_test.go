@@ -12,8 +12,9 @@ import (
 	"github.com/dexorder/agent-lifecycle/internal/controlplane"
 )
 
-// TestConflicts: what a user writes and an injected part may be invalid beside each other. The API server judges that before it
-// asks for a verdict, and would refuse a field that the user never wrote. The refusal names what the user did write.
+// TestConflicts: what a user writes and an injected part may be invalid beside each other. The API server judges that
+// before it asks for a verdict, and would refuse a field that the user never wrote. The refusal names what the user
+// did write.
 func TestConflicts(t *testing.T) {
 	t.Parallel()
 	c := install(t, controlplane.Options{})

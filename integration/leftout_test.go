@@ -27,22 +27,7 @@ func TestLeftOut(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	plane := controlplane.StartForTest(t, controlplane.Options{})
-	in, err := installation.New(t.Context(), plane, installation.Options{
-		Program: program, Manifests: "../manifests/base", Policy: file, Flags: []string{"--drain-delay", "100ms"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := in.Close(); err != nil {
-			t.Errorf("closing the installation: %v", err)
-		}
-	})
-	if _, err := in.AddServer(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	c := &cluster{in, plane}
+	c := installPolicy(t, controlplane.Options{}, file)
 	for _, name := range []string{"agent-lab", "agent-ceo"} {
 		c.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: map[string]string{"agent-role": strings.TrimPrefix(name, "agent-"), "org": "dexorder"},
@@ -87,7 +72,7 @@ func TestLeftOut(t *testing.T) {
 		}
 	})
 	t.Run("the reaper touches nothing", func(t *testing.T) {
-		reaper, err := client.New(plane.Impersonate(controlplane.ServiceAccount(installation.SystemNamespace, "lifecycle-webhook")), client.Options{})
+		reaper, err := client.New(c.plane.Impersonate(controlplane.ServiceAccount(installation.SystemNamespace, "lifecycle-webhook")), client.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +92,7 @@ func TestLeftOut(t *testing.T) {
 		if err := c.Client.Patch(t.Context(), lab, noted); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := in.AddServer(t.Context()); err != nil {
+		if _, err := c.AddServer(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "a pass that takes the mark back", func() (bool, error) {

@@ -24,8 +24,9 @@ func (a archiver) Save(ctx context.Context, namespace *corev1.Namespace, keep ti
 	return a.Archive.Save(ctx, namespace, archive.Keep{For: keep, Secrets: secrets})
 }
 
-// testKeptBeforeReaped: the volumes of claims are kept before anything is deleted that would take them along, and before anything that is
-// being deleted already has gone: a claim that its workload controls, and one that somebody else has deleted.
+// testKeptBeforeReaped: the volumes of claims are kept before anything is deleted that would take them along, and
+// before anything that is being deleted already has gone: a claim that its workload controls, and one that a user has
+// deleted.
 func testKeptBeforeReaped(t *testing.T, r *reaping) {
 	const name = "agent-keeper"
 	r.policy.Reaper.Namespaces.Retain.Duration = 72 * time.Hour

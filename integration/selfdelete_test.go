@@ -368,7 +368,8 @@ func testGateway(t *testing.T, c *cluster) {
 	denied(t, gateway.DeleteAllOf(t.Context(), &appsv1.Deployment{}, client.InNamespace(agents)), "gateway")
 }
 
-// testStoppedByHand: from the moment that an operator opens the breaker no agent deletes itself, and Kubernetes Events tell why.
+// testStoppedByHand: from the moment that an operator opens the breaker no agent deletes itself, and Kubernetes
+// Events tell why.
 func testStoppedByHand(t *testing.T, c *cluster) {
 	l, again := c.live(t, "stopped"), c.live(t, "counted")
 	l.exits(t, lifecycle.ExitIdle)

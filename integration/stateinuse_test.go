@@ -16,8 +16,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// What an agent keeps in a ConfigMap outlives the Pod that made it: a rollout, a drain, sleep, and a day between two writes. It goes when
-// the agent's Deployment has gone and nobody has written to it for an hour.
+// What an agent keeps in a ConfigMap outlives the Pod that made it: a rollout, a drain, sleep, and a day between two
+// writes. It goes when the agent's Deployment has gone and nobody has written to it for an hour.
 func testStateInUse(t *testing.T, c *cluster) {
 	const ns = "agent-stateful"
 	r := c.newReaping(t)
@@ -99,7 +99,8 @@ func testStateInUse(t *testing.T, c *cluster) {
 	c.gone(t, taken)
 }
 
-// What something refers to, and what records a release, stays, whoever made it; and where it cannot be read what refers to it, all does.
+// What something refers to, and what records a release, stays, whoever made it; and where it cannot be read what
+// refers to it, all does.
 func testReferences(t *testing.T, c *cluster) {
 	const ns = "agent-referring"
 	r := c.newReaping(t)
@@ -244,6 +245,6 @@ func (c *cluster) writtenBy(t *testing.T, who client.Client, o *corev1.ConfigMap
 		t.Fatal(err)
 	}
 	if o.Annotations[lifecycle.AnnotationOrphanedSince] == "" {
-		t.Errorf("the reaper's note on %s went by somebody else's write", o.Name)
+		t.Errorf("the reaper's note on %s went by another user's write", o.Name)
 	}
 }

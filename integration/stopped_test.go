@@ -37,8 +37,8 @@ func (b *openedAfterTheFirst) Take(ctx context.Context, key string) error {
 	return err
 }
 
-// testReapersStoppedByHand: while an operator holds the breaker open, no reaper deletes anything, of whatever kind, also one that is in the
-// middle of a pass; what cannot be read holds as well.
+// testReapersStoppedByHand: while an operator holds the breaker open, no reaper deletes anything, of whatever kind,
+// also one that is in the middle of a pass; what cannot be read holds as well.
 func testReapersStoppedByHand(t *testing.T, c *cluster) {
 	const ns, messy = "agent-stopped", "agent-stopped-messy"
 	r := c.newReaping(t)
@@ -130,7 +130,7 @@ func testReapersStoppedByHand(t *testing.T, c *cluster) {
 		t.Error("the namespace is marked, which closes it for Pods, while the breaker is open")
 	}
 
-	// As somebody would who has lost the right to read it, or breaks the ConfigMap.
+	// As after a broken edit of the ConfigMap; a lost right to read it looks the same.
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: installation.SystemNamespace, Name: breaker.Name}}
 	c.get(t, cm)
 	was := cm.Data

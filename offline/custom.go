@@ -17,8 +17,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/workload"
 )
 
-// madeOf says of which kind the objects are that the controllers of well-known custom kinds make of their Pod templates. Of a kind
-// that is not listed that is not known.
+// madeOf says of which kind the objects are that the controllers of well-known custom kinds make of their Pod
+// templates. Of a kind that is not listed that is not known.
 var madeOf = map[schema.GroupKind]string{
 	{Group: "agents.x-k8s.io", Kind: "Sandbox"}:                  "Pod",
 	{Group: "apps.kruise.io", Kind: "CloneSet"}:                  "Pod",
@@ -40,8 +40,8 @@ const ruleWorkloadKind = "workload-kind"
 // isCustom says whether the object is of a custom kind, whose API group is a domain.
 func isCustom(o *manifest.Object) bool { return o.Err == nil && strings.Contains(o.GVK.Group, ".") }
 
-// checkCustom looks for Pod templates in an object that the webhook does not look at, and judges the Pods that its controller will
-// make of them. The verdict stays as it is where there are none.
+// checkCustom looks for Pod templates in an object that the webhook does not look at, and judges the Pods that its
+// controller will make of them. The verdict stays as it is where there are none.
 func (j *Judge) checkCustom(o *manifest.Object, v *Verdict) {
 	specs := podSpecs(o.JSON)
 	if len(specs) == 0 {
@@ -73,8 +73,9 @@ func customWarning(kind, made string, profile *policy.Profile) string {
 
 // checkPodSpec returns what is refused of the Pods that come of a spec, and appends to the verdict's warnings.
 //
-// The kind is judged by what the controller is known to make. The spec is judged as a Pod's that a workload controller makes, with
-// what would be injected into a Deployment unless it becomes a Job: so what is refused is refused on any other way, too.
+// The kind is judged by what the controller is known to make. The spec is judged as a Pod's that a workload
+// controller makes, with what would be injected into a Deployment unless it becomes a Job: so what is refused is
+// refused on any other way, too.
 func (j *Judge) checkPodSpec(o *manifest.Object, v *Verdict, profile *policy.Profile, made string, found podSpec) []Finding {
 	d, failure := found.deployment(o, v.Namespace)
 	if failure != nil {
@@ -107,7 +108,8 @@ func (j *Judge) checkPodSpec(o *manifest.Object, v *Verdict, profile *policy.Pro
 	return append(kindDenials, asFindings(o, review.Denials)...)
 }
 
-// templatePath is what workload.Template.Path is to be, so that fields of the template are where they stand in the object.
+// templatePath is what workload.Template.Path is to be, so that fields of the template are where they stand in the
+// object.
 func (p *podSpec) templatePath() string {
 	return strings.TrimSuffix(strings.TrimSuffix(manifest.FieldPath(p.Pointer), "spec"), ".")
 }

@@ -23,8 +23,8 @@ type podSpec struct {
 // maxPodSpecs is how many of an object are looked at. No known kind has more than a few.
 const maxPodSpecs = 16
 
-// podSpecs finds what looks like a Pod's spec in an object of any kind: whatever has a list of containers of which one has an
-// image. They are sorted by their pointers.
+// podSpecs finds what looks like a Pod's spec in an object of any kind: whatever has a list of containers of which
+// one has an image. They are sorted by their pointers.
 func podSpecs(object []byte) []podSpec {
 	var found []podSpec
 	findPodSpecs(object, "", nil, &found)

@@ -84,7 +84,8 @@ const (
 )
 
 // maxForgotten is what a review may allocate again under the race detector, where a sync.Pool forgets a quarter, by
-// chance, of what it is given: each of the 101 violations of a verdict may find the pool of regexp empty and take 84 KB.
+// chance, of what it is given: each of the 101 violations of a verdict may find the pool of regexp empty and take 84
+// KB.
 const maxForgotten = 101 * 84 << 10
 
 // FuzzReviewAllocations bounds what a verdict costs by what the request costs its sender.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -78,7 +79,7 @@ func checkMax(bounds corev1.ResourceList, resources corev1.ResourceRequirements,
 		name string
 		list corev1.ResourceList
 	}{{"limits", resources.Limits}, {"requests", resources.Requests}} {
-		for _, name := range sortedNames(bounds) {
+		for _, name := range slices.Sorted(maps.Keys(bounds)) {
 			bound := bounds[name]
 			if got, ok := part.list[name]; ok && got.Cmp(bound) > 0 {
 				found = append(found, violation(fmt.Sprintf("%s.%s[%s]", field, part.name, name),
@@ -87,13 +88,4 @@ func checkMax(bounds corev1.ResourceList, resources corev1.ResourceRequirements,
 		}
 	}
 	return found
-}
-
-func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
-	names := make([]corev1.ResourceName, 0, len(list))
-	for name := range list {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -22,8 +22,8 @@ import (
 // stored one if that has an accepted image. A Pod's must contain the policy's or its Deployment's, and may have any accepted
 // image, too: LimitRanger and service meshes add fields there, and others rewrite images to a mirror's. On a running Pod it does not change at all.
 //
-// What the user wrote is refused where an injected part cannot be beside it: hostPID, a block device in the place of a mount,
-// resources of the Pod as a whole that leave no room for the sidecar.
+// What the user wrote is refused where an injected part cannot be beside it: hostPID, a block device in the place of
+// a mount, resources of the Pod as a whole that leave no room for the sidecar.
 //
 // Where agents get no sidecar there is none, but in Pods of Deployments that were admitted with one; and in Pods of those that
 // were admitted without, there need be none.

@@ -121,8 +121,8 @@ func (p *Profile) deletesStorage(userType string) bool {
 	return p.tiers[lifecycle.UserType(userType)].Storage == v1alpha1.StorageDelete
 }
 
-// keepsStorage says whether a claim of this user type is to be kept. One without a user type was promised nothing; one that is
-// no user type at all is of no tier, and may have been promised anything.
+// keepsStorage says whether a claim of this user type is to be kept. One without a user type was promised nothing;
+// one that is no user type at all is of no tier, and may have been promised anything.
 func (p *Profile) keepsStorage(userType string) bool {
 	return userType != "" && !p.deletesStorage(userType)
 }

@@ -21,9 +21,9 @@ import (
 // A Job that an operator makes for an object of its own, such as a KEDA ScaledJob, a JobSet or a RayJob, is judged as one
 // without a controller: nobody has judged the object that it was made of.
 //
-// Agents run on Linux: there is no sidecar for Windows, nor a read-only root file system. What asks for Windows is refused for
-// that alone (os.name, a node selector, hostProcess), and not for each thing that it cannot have. Where the profile does not
-// enforce read-only-rootfs, something else than an agent may run on Windows.
+// Agents run on Linux: there is no sidecar for Windows, nor a read-only root file system. What asks for Windows is
+// refused for that alone (os.name, a node selector, hostProcess), and not for each thing that it cannot have. Where
+// the profile does not enforce read-only-rootfs, something else than an agent may run on Windows.
 //
 // Allowed: a Deployment; its ReplicaSet, made by the deployment controller; that one's Pod, made by the replicaset
 // controller. Refused: a bare Pod; a Pod with a forged owner; a StatefulSet where the profile does not list it.
@@ -106,8 +106,8 @@ func checkFromController(p *Profile, r *Request, what string) []Violation {
 		r.Object.Kind, kind, owner.Name, strings.Join(p.file.Rules.WorkloadKind.Kinds, ", "))}
 }
 
-// checkLinux refuses what asks for Windows. Where the profile takes writable root file systems, something else than an agent may
-// run there. What a Pod asks of its node was judged in its template.
+// checkLinux refuses what asks for Windows. Where the profile takes writable root file systems, something else than
+// an agent may run there. What a Pod asks of its node was judged in its template.
 func checkLinux(p *Profile, r *Request) []Violation {
 	if !podsChange(r) || !isAgent(r) && p.file.Rules.ReadOnlyRootfs.Enforcement != v1alpha1.Enforce {
 		return nil

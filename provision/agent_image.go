@@ -14,8 +14,9 @@ import (
 	"github.com/dexorder/agent-lifecycle/workload"
 )
 
-// setAgentImage has the agent's container of every Deployment that says which one it is run an image. Where none says so, and there is one
-// Deployment, the only container of that is the agent's, as for admission. What runs beside an agent keeps its image.
+// setAgentImage has the agent's container of every Deployment that says which one it is run an image. Where none says
+// so, and there is one Deployment, the only container of that is the agent's, as for admission. What runs beside an
+// agent keeps its image.
 func setAgentImage(objects []*unstructured.Unstructured, image string) error {
 	var deployments []*unstructured.Unstructured
 	for _, o := range objects {

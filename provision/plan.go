@@ -95,7 +95,8 @@ func (p *Provisioner) Plan(ctx context.Context, r *Rendered) (*Plan, error) {
 	return plan, err
 }
 
-// change says what applying an object would change, nil if nothing, and what is left to an autoscaler, nil if nothing is.
+// change says what applying an object would change, nil if nothing, and what is left to an autoscaler, nil if nothing
+// is.
 func (p *Provisioner) change(ctx context.Context, o *unstructured.Unstructured, s scalers, ask bool) (*Change, *Scaled, error) {
 	change := &Change{object: o, Object: nameOf(o)}
 	live, err := p.client(o).Get(ctx, o.GetName(), metav1.GetOptions{})

@@ -54,8 +54,9 @@ func scalingField(o *unstructured.Unstructured) []string {
 	return nil
 }
 
-// leaveToScaler returns an object as it is to be applied where an autoscaler sets part of what is stored: that part as it is. by names the
-// autoscaler; it is empty where there is none, or nothing is stored, and the object is then as it was.
+// leaveToScaler returns an object as it is to be applied where an autoscaler sets part of what is stored: that part
+// as it is. by names the autoscaler; it is empty where there is none, or nothing is stored, and the object is then as
+// it was.
 func (s scalers) leaveToScaler(o, live *unstructured.Unstructured) (applied *unstructured.Unstructured, by string) {
 	field := scalingField(o)
 	if field == nil || len(live.Object) == 0 {

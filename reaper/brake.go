@@ -17,7 +17,7 @@ type HeldError struct{ Err error }
 // Error implements error.
 func (e *HeldError) Error() string { return e.Err.Error() }
 
-// Open says whether the breaker is open; if not, it could not be read, which somebody should look at.
+// Open says whether the breaker is open; if not, it could not be read, which an operator should look at.
 func (e *HeldError) Open() bool {
 	var open *breaker.OpenError
 	return errors.As(e.Err, &open)
@@ -26,9 +26,10 @@ func (e *HeldError) Open() bool {
 // Unwrap returns what the breaker said.
 func (e *HeldError) Unwrap() error { return e.Err }
 
-// GuardDeletes has the breaker asked before each request of the config's clients by which something is deleted: a DELETE, and a patch of a
-// volume, which may give it back the reclaim policy by which its storage goes. While the breaker is open or cannot be read, such a request
-// is not sent, and its error is a *HeldError. It is done where requests are sent, so that no code that deletes can forget it.
+// GuardDeletes has the breaker asked before each request of the config's clients by which something is deleted: a
+// DELETE, and a patch of a volume, which may give it back the reclaim policy by which its storage goes. While the
+// breaker is open or cannot be read, such a request is not sent, and its error is a *HeldError. It is done where
+// requests are sent, so that no code that deletes can forget it.
 func GuardDeletes(config *rest.Config, asked Breaker) {
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return guardedTransport{next, asked} })
 }
@@ -55,7 +56,8 @@ func mayDelete(r *http.Request) bool {
 	return r.Method == http.MethodDelete || r.Method == http.MethodPatch && strings.Contains(r.URL.Path, "/persistentvolumes/")
 }
 
-// tokenTaken marks the context of a deletion for which the breaker has just given a token: the token that was the last one must still do.
+// tokenTaken marks the context of a deletion for which the breaker has just given a token: the token that was the
+// last one must still do.
 type tokenTaken struct{}
 
 func withToken(ctx context.Context) context.Context {

@@ -21,7 +21,7 @@ type leftover struct {
 	// owned says that it has owner references, so that it is the garbage collector's.
 	owned bool
 
-	// written is when somebody other than the reaper last changed it; zero if that cannot be told.
+	// written is when a client other than the reaper last changed it; zero if that cannot be told.
 	written time.Time
 
 	// finished is when a Job finished; zero for a Job that works, and for what is none.
@@ -36,10 +36,12 @@ type surroundings struct {
 	// makers are the workloads that are there, also those that want no Pod.
 	makers makers
 
-	// references are kind/name of what Pods, workloads and service accounts refer to, annotated the names in their annotations.
+	// references are kind/name of what Pods, workloads and service accounts refer to, annotated the names in their
+	// annotations.
 	references, annotated map[string]bool
 
-	// mentions are what everything else mentions; nil until it has been read, which is done where something would go without it.
+	// mentions are what everything else mentions; nil until it has been read, which is done where something would go
+	// without it.
 	mentions *mentions
 }
 

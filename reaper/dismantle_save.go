@@ -9,7 +9,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// markKey tells one marking of a namespace from every other one. It is "" for a namespace that is not known or not marked.
+// markKey tells one marking of a namespace from every other one. It is "" for a namespace that is not known or not
+// marked.
 func markKey(n *namespace) string {
 	if n == nil || n.annotations[lifecycle.AnnotationReaping] == "" {
 		return ""
@@ -17,8 +18,8 @@ func markKey(n *namespace) string {
 	return string(n.uid) + "/" + n.annotations[lifecycle.AnnotationReaping]
 }
 
-// save keeps what is in a namespace, if the policy retains that. Until it has returned nil nothing may be deleted there. Every step
-// calls it anew: a claim may have got its volume since.
+// save keeps what is in a namespace, if the policy retains that. Until it has returned nil nothing may be deleted
+// there. Every step calls it anew: a claim may have got its volume since.
 func (d *dismantler) save(ctx context.Context, n *namespace, full *corev1.Namespace) error {
 	keep := d.settings().Namespaces
 	if keep.Retain.Duration <= 0 {
@@ -33,8 +34,8 @@ func (d *dismantler) save(ctx context.Context, n *namespace, full *corev1.Namesp
 	return nil
 }
 
-// isSaved says whether a namespace is kept as it is marked now, or need not be. As long as it is not, nobody may wait for what is on its
-// way out there: with a claim that somebody else deletes goes the volume that was to be kept.
+// isSaved says whether a namespace is kept as it is marked now, or need not be. As long as it is not, nobody may wait
+// for what is on its way out there: with a claim that a user deletes goes the volume that was to be kept.
 func (d *dismantler) isSaved(name string) bool {
 	if d.settings().Namespaces.Retain.Duration <= 0 {
 		return true

@@ -9,11 +9,11 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// lastWrite is when an object was last changed by somebody other than the reaper, as the API server noted it; zero if it says nothing.
-// After the Pod that made the object has gone, each change is by somebody who still needs it.
+// lastWrite is when an object was last changed by a client other than the reaper, as the API server noted it; zero if
+// it says nothing. After the Pod that made the object has gone, each change is by a client that still needs it.
 //
-// Of an object that was created without any content, or whose entries somebody has taken out, the API server notes no later writes
-// either, except by apply: it says nothing, and may be written to all the time.
+// Of an object that was created without any content, or whose entries were taken out, the API server notes no later
+// writes either, except by apply: it says nothing, and may be written to all the time.
 func lastWrite(entries []metav1.ManagedFieldsEntry) time.Time {
 	var last time.Time
 	for i := range entries {
@@ -24,8 +24,8 @@ func lastWrite(entries []metav1.ManagedFieldsEntry) time.Time {
 	return last
 }
 
-// isOrphanNote says that a manager wrote AnnotationOrphanedSince and nothing else, as reapers of every version do. Their name does not
-// tell: it is the program's.
+// isOrphanNote says that a manager wrote AnnotationOrphanedSince and nothing else, as reapers of every version do.
+// Their name does not tell: it is the program's.
 func isOrphanNote(e *metav1.ManagedFieldsEntry) bool {
 	if e.FieldsV1 == nil {
 		return false

@@ -8,11 +8,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// mentionsStale is how old what was read may be when something is deleted by it. Shorter would read hundreds of kinds for each deletion.
+// mentionsStale is how old what was read may be when something is deleted by it. Shorter would read hundreds of kinds
+// for each deletion.
 const mentionsStale = 10 * time.Second
 
-// latestMentions reads once more, for the deletions of a pass, what mentions leftovers: when the last namespace of many has been looked
-// at, what was read of the first one is minutes old.
+// latestMentions reads once more, for the deletions of a pass, what mentions leftovers: when the last namespace of
+// many has been looked at, what was read of the first one is minutes old.
 type latestMentions struct {
 	client kubernetes.Interface
 	now    func() time.Time

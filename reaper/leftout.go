@@ -13,8 +13,9 @@ import (
 // notedOfIdleness are the annotations by which passes remember that nothing runs in a namespace.
 var notedOfIdleness = []string{lifecycle.AnnotationReaping, lifecycle.AnnotationSightings, lifecycle.AnnotationIdleSince, lifecycle.AnnotationPhase}
 
-// forgetLeftOut takes from namespaces that the policy leaves out what passes have noted of them. Nobody looks at them any more, so that it
-// would be of another time when the policy covers them again, and they would be deleted by it at once.
+// forgetLeftOut takes from namespaces that the policy leaves out what passes have noted of them. Nobody looks at them
+// any more, so that it would be of another time when the policy covers them again, and they would be deleted by it at
+// once.
 func (w *worker) forgetLeftOut(ctx context.Context) error {
 	if w.DryRun {
 		return nil

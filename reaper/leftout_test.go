@@ -6,7 +6,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/lifecycle"
 )
 
-// A namespace that the policy leaves out of a prefix is none of the reaper's, whatever its labels say, and is not watched.
+// A namespace that the policy leaves out of a prefix is none of the reaper's, whatever its labels say, and is not
+// watched.
 func TestLeftOut(t *testing.T) {
 	policy := examplePolicy(t)
 	w := &worker{Options: Options{Policy: fixedPolicy{policy}, Namespace: "dexorder-system"}}

@@ -21,8 +21,8 @@ type mentions struct {
 	granted bool
 }
 
-// has says whether something mentions the name of an object. A mention does not always tell which kind it means. Nil knows of
-// nothing.
+// has says whether something mentions the name of an object. A mention does not always tell which kind it means. Nil
+// knows of nothing.
 func (m *mentions) has(name string) bool {
 	return m != nil && (m.names[name] || m.granted)
 }
@@ -30,7 +30,8 @@ func (m *mentions) has(name string) bool {
 // nameTemplate is a name in the parameters of a StorageClass: what is in braces is filled in for each claim.
 var nameTemplate = regexp.MustCompile(`\$\{([a-z.]+)(?:\['([^']+)'\])?\}`)
 
-// secretsOf returns what a template stands for where a claim is concerned: a pattern for path.Match, since not all of it may be known.
+// secretsOf returns what a template stands for where a claim is concerned: a pattern for path.Match, since not all of
+// it may be known.
 func secretsOf(template string, claim *corev1.PersistentVolumeClaim) string {
 	return nameTemplate.ReplaceAllStringFunc(template, func(part string) string {
 		filled := ""

@@ -43,8 +43,8 @@ func (i *idleness) ripeAt(policy *v1alpha1.Reaper) time.Time {
 	return i.since.Add(policy.Namespaces.IdleAfter.Duration)
 }
 
-// deletedAt is when it is deleted at the earliest, if it stays idle: passes in a row have to see it so, the last of them marks it, and the
-// next one deletes it. The first may be made at once.
+// deletedAt is when it is deleted at the earliest, if it stays idle: passes in a row have to see it so, the last of
+// them marks it, and the next one deletes it. The first may be made at once.
 func (i *idleness) deletedAt(policy *v1alpha1.Reaper, now time.Time) time.Time {
 	if !i.ripeAt(policy).After(now) {
 		passes := 1
@@ -56,9 +56,9 @@ func (i *idleness) deletedAt(policy *v1alpha1.Reaper, now time.Time) time.Time {
 	return i.ripeAt(policy).Add(time.Duration(max(1, int(policy.Sightings))) * policy.Interval.Duration)
 }
 
-// DeletedAt is when the reaper deletes a role agent's namespace at the earliest, if nothing runs there and nothing wants to from now on.
-// idle says that this is so already: then what the reaper has noted counts. It asks neither whether the namespace is the reaper's nor
-// what protects it.
+// DeletedAt is when the reaper deletes a role agent's namespace at the earliest, if nothing runs there and nothing
+// wants to from now on. idle says that this is so already: then what the reaper has noted counts. It asks neither
+// whether the namespace is the reaper's nor what protects it.
 func DeletedAt(o *corev1.Namespace, policy *v1alpha1.Reaper, idle bool, now time.Time) time.Time {
 	n := namespaceOf(o)
 	active, known := lastActivity(n, now)

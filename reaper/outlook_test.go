@@ -11,7 +11,8 @@ import (
 	"github.com/dexorder/agent-lifecycle/policy/v1alpha1"
 )
 
-// What is promised of a namespace is what passes do to it, one every interval: it is deleted neither before that nor a pass later.
+// What is promised of a namespace is what passes do to it, one every interval: it is deleted neither before that nor
+// a pass later.
 func TestDeletedAt(t *testing.T) {
 	policy := &v1alpha1.Reaper{Sightings: 2, Interval: metav1.Duration{Duration: 5 * time.Minute}}
 	policy.Namespaces.IdleAfter.Duration = time.Hour

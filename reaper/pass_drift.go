@@ -232,7 +232,8 @@ func (w *worker) differences(ctx context.Context, namespace string, want *wanted
 	return differencesOf(want, fields, w.inventory.facts(namespace)), nil
 }
 
-// differencesOf says how an object differs from the template, by what its namespace holds; f is nil if that is not known.
+// differencesOf says how an object differs from the template, by what its namespace holds; f is nil if that is not
+// known.
 func differencesOf(want *wanted, fields map[string]any, f *facts) drift {
 	found := compare(want, fields)
 	if f.isScaled(want.gvk.Kind, fields) {

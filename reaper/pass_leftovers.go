@@ -257,8 +257,8 @@ func (k *stampedKind) note(ctx context.Context, o *object, since string) error {
 	return noteOrphan(ctx, k.client, k.resource, o, since)
 }
 
-// deleteLeftover decides once more, by what the API server says now. What custom objects and those of the cluster mention is as it was
-// read some seconds ago: there may be hundreds of kinds.
+// deleteLeftover decides once more, by what the API server says now. What custom objects and those of the cluster
+// mention is as it was read some seconds ago: there may be hundreds of kinds.
 func (w *worker) deleteLeftover(ctx context.Context, f *found, latest *latestMentions) error {
 	leftovers, err := f.list(ctx, f.namespace, lifecycle.LabelCreatedByPodUID, "")
 	if err != nil {

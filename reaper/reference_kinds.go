@@ -9,8 +9,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// referrer is a kind of object that can refer to a ConfigMap or a Secret, besides Pods, workloads and service accounts, which are read as
-// what they are.
+// referrer is a kind of object that can refer to a ConfigMap or a Secret, besides Pods, workloads and service
+// accounts, which are read as what they are.
 type referrer struct {
 	group, version, resource string
 
@@ -72,8 +72,9 @@ func isReporting(group string) bool { return slices.Contains(reportingGroups, gr
 // referenceGrants allow objects of other namespaces to refer to those of their own.
 var referenceGrants = schema.GroupResource{Group: "gateway.networking.k8s.io", Resource: "referencegrants"}
 
-// referrersOf returns the kinds that have to be looked through in a namespace, of those that the API server has: Kubernetes' own that are
-// known to refer to something, and all others. Kinds of groups that client-go knows are Kubernetes' own.
+// referrersOf returns the kinds that have to be looked through in a namespace, of those that the API server has:
+// Kubernetes' own that are known to refer to something, and all others. Kinds of groups that client-go knows are
+// Kubernetes' own.
 func referrersOf(served []*metav1.APIResourceList) ([]referrer, error) {
 	var all []referrer
 	for _, list := range served {

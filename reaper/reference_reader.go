@@ -17,8 +17,8 @@ import (
 // referencePage is how many objects of a kind are asked for at once. Custom objects may be large.
 const referencePage = 100
 
-// referenceReader reads what refers to leftovers, besides Pods, workloads and service accounts. It serves one pass: what is the same for
-// every namespace is read once, when it is first needed. It is not safe for concurrent use.
+// referenceReader reads what refers to leftovers, besides Pods, workloads and service accounts. It serves one pass:
+// what is the same for every namespace is read once, when it is first needed. It is not safe for concurrent use.
 type referenceReader struct {
 	client kubernetes.Interface
 
@@ -32,7 +32,8 @@ type referenceReader struct {
 	err error
 }
 
-// read returns which of the wanted names are mentioned in a namespace, as things are now. What cannot be read is said in the answer.
+// read returns which of the wanted names are mentioned in a namespace, as things are now. What cannot be read is said
+// in the answer.
 func (r *referenceReader) read(ctx context.Context, namespace string, wanted map[string]bool) *mentions {
 	if !r.ready {
 		r.err, r.ready = errors.Join(r.discover(ctx), r.readCluster(ctx)), true
@@ -137,7 +138,8 @@ func (r *referenceReader) claims(ctx context.Context, namespace string) ([]*core
 	return claims, nil
 }
 
-// scan reads all objects of the kind, in one namespace unless that is empty. A kind that the API server does not have has none.
+// scan reads all objects of the kind, in one namespace unless that is empty. A kind that the API server does not have
+// has none.
 func (k *referrer) scan(ctx context.Context, client kubernetes.Interface, namespace string, s *scanner) error {
 	accept := "application/json"
 	if k.metadataOnly {

@@ -15,7 +15,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// apiAnswers are what an API server answers by path: a list's items, or a status if it is a number. What it does not know is 404.
+// apiAnswers are what an API server answers by path: a list's items, or a status if it is a number. What it does not
+// know is 404.
 type apiAnswers struct {
 	kinds map[string][]metav1.APIResource // by group/version
 	items map[string]string

@@ -17,8 +17,8 @@ type scanner struct {
 	// within says of a field whether what it holds counts; nil if everything does.
 	within func(key string) bool
 
-	// annotationsOnly says that of the metadata nothing else counts but owners. Else all of it does: a custom object often has the name of the Secret
-	// that it makes.
+	// annotationsOnly says that of the metadata nothing else counts but owners. Else all of it does: a custom object
+	// often has the name of the Secret that it makes.
 	annotationsOnly bool
 
 	// text is called with every string that counts, name with the name of each object.
@@ -87,7 +87,7 @@ func (s *scanner) field(in *jsontext.Decoder, key string, counts bool) error {
 	if key == corev1.LastAppliedConfigAnnotation { // it says once more what the object says
 		return in.SkipValue()
 	}
-	if counts && strings.ContainsAny(key, "-.") { // no field's name, but one that somebody chose: an object is a map of names, too
+	if counts && strings.ContainsAny(key, "-.") { // no field's name, but one that a user chose: an object is a map of names, too
 		s.text(key)
 	}
 	return s.value(in, counts || s.within != nil && s.within(key))
@@ -149,8 +149,8 @@ func eachElement(in *jsontext.Decoder, f func() error) error {
 	return err
 }
 
-// namesIn returns every word of a text that may be the name of an object: a reference is written as NAME, NAMESPACE/NAME, KIND:NAME,
-// NAME,NAME, NAME.KEY, or in JSON. A word with a capital is no name.
+// namesIn returns every word of a text that may be the name of an object: a reference is written as NAME,
+// NAMESPACE/NAME, KIND:NAME, NAME,NAME, NAME.KEY, or in JSON. A word with a capital is no name.
 func namesIn(text string) []string {
 	words := strings.FieldsFunc(text, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'

@@ -46,7 +46,8 @@ func podSpecs(o runtime.Object) []*corev1.PodSpec {
 	return specs
 }
 
-// annotate adds the names that annotations mention: those by which others are told what to inject, or when to restart it.
+// annotate adds the names that annotations mention: those by which others are told what to inject, or when to restart
+// it.
 func (s *surroundings) annotate(annotations map[string]string) {
 	for key, value := range annotations {
 		if key == corev1.LastAppliedConfigAnnotation || strings.HasPrefix(key, lifecycle.Prefix) {

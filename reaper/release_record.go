@@ -39,12 +39,13 @@ var releaseTools = []releaseTool{
 	{name: "Skaffold", domains: []string{"skaffold.dev/"}},
 }
 
-// managedBy is the label in which tools write their name on what they deploy; an agent that writes its own there is none of them.
+// managedBy is the label in which tools write their name on what they deploy; an agent that writes its own there is
+// none of them.
 const managedBy = "app.kubernetes.io/managed-by"
 
-// releaseOf names the tool whose record of a release an object is, or to whose release it belongs; "" if there is none. Such a record
-// describes what lives elsewhere: it is written when something is deployed, read by nobody until the next time, and lost with it is the
-// way to upgrade or remove what was deployed.
+// releaseOf names the tool whose record of a release an object is, or to whose release it belongs; "" if there is
+// none. Such a record describes what lives elsewhere: it is written when something is deployed, read by nobody until
+// the next time, and lost with it is the way to upgrade or remove what was deployed.
 func releaseOf(name string, labels, annotations map[string]string) string {
 	for i := range releaseTools {
 		t := &releaseTools[i]

@@ -61,7 +61,8 @@ func (f *facts) scaledBy(kind, name string, meta *metav1.ObjectMeta) string {
 	return workloads.ScaledBy(meta)
 }
 
-// withoutScaling leaves out of a drift what an autoscaler sets: how many replicas there are, or whether a CronJob is suspended.
+// withoutScaling leaves out of a drift what an autoscaler sets: how many replicas there are, or whether a CronJob is
+// suspended.
 func (d drift) withoutScaling() drift {
 	return slices.DeleteFunc(slices.Clone(d), func(f finding) bool { return f.path == "spec.replicas" || f.path == "spec.suspend" })
 }

@@ -95,8 +95,8 @@ func (k *kind) live(ctx context.Context, c kubernetes.Interface, namespace strin
 	return records, err
 }
 
-// liveObjects calls f with each object of a kind in a namespace, or in all if that is empty, page by page. A list that fails, or is cut off, is an error and never
-// a short list.
+// liveObjects calls f with each object of a kind in a namespace, or in all if that is empty, page by page. A list
+// that fails, or is cut off, is an error and never a short list.
 func (k *kind) liveObjects(ctx context.Context, c kubernetes.Interface, namespace string, f func(runtime.Object) error) error {
 	list := pager.New(func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 		page := k.list()

@@ -30,7 +30,8 @@ type ConfirmerOptions struct {
 	// Deleted says whether the Deployment of that UID is terminating or gone. With live it is asked of the API server.
 	Deleted func(ctx context.Context, namespace, name string, uid types.UID, live bool) (bool, error)
 
-	// GiveBack takes back what the breaker has counted of a Deployment, unless it was asked for again less than settled ago.
+	// GiveBack takes back what the breaker has counted of a Deployment, unless it was asked for again less than
+	// settled ago.
 	GiveBack func(ctx context.Context, uid string, settled time.Duration) error
 
 	// Announcer is told of what is confirmed.

@@ -69,9 +69,9 @@ const (
 	selfDeleteOpen     = "breaker-open"
 )
 
-// countSelfDelete counts the answers to agents that ask to be deleted, and not those to the gateway. An acceptance is none yet: the API
-// server may ask about one deletion more than once, since the Deployment changes when its Pod ends, and the sidecar asks another server
-// where an answer is lost. Events counts it when the deletion has begun.
+// countSelfDelete counts the answers to agents that ask to be deleted, and not those to the gateway. An acceptance is
+// none yet: the API server may ask about one deletion more than once, since the Deployment changes when its Pod ends,
+// and the sidecar asks another server where an answer is lost. Events counts it when the deletion has begun.
 func (m *Metrics) countSelfDelete(a *answer) {
 	switch {
 	case a.proof != nil:

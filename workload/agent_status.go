@@ -40,16 +40,16 @@ type ManagerReport struct {
 type AgentStatus struct {
 	State lifecycle.State
 
-	// Since is from when on it has been in that state; for an agent that is not ready, since when what Reason says has been so. It is
-	// zero where nobody knows.
+	// Since is from when on it has been in that state; for an agent that is not ready, since when what Reason says
+	// has been so. It is zero where nobody knows.
 	Since time.Time
 
-	// Problem is in a word or two why the agent does not run, such as CrashLoopBackOff or "scaled to 0". It is empty for an agent
-	// that is as it should be.
+	// Problem is in a word or two why the agent does not run, such as CrashLoopBackOff or "scaled to 0". It is empty
+	// for an agent that is as it should be.
 	Problem string
 
-	// Reason says why it is in that state, for people: for an agent that does not run in the words of the kubelet, the scheduler or
-	// the Deployment's controller.
+	// Reason says why it is in that state, for people: for an agent that does not run in the words of the kubelet,
+	// the scheduler or the Deployment's controller.
 	Reason string
 
 	// StopsAt is when it stops if nothing happens; zero where nothing stops it, or nobody knows.
@@ -59,8 +59,8 @@ type AgentStatus struct {
 	Ready bool
 }
 
-// AgentStatusOf decides an agent's state. What the kubelet says counts more than what the agent's manager says, which is the agent's
-// own word.
+// AgentStatusOf decides an agent's state. What the kubelet says counts more than what the agent's manager says, which
+// is the agent's own word.
 func AgentStatusOf(view AgentView) AgentStatus {
 	d, pod := view.Deployment, view.Pod
 	switch {
@@ -136,8 +136,8 @@ func withoutPod(d *appsv1.Deployment) AgentStatus {
 	return s
 }
 
-// PodBefore says whether a Pod counts rather than another one of the same agent: one that stays before one that goes, one that has not
-// come to its end before one that has, and else the younger one.
+// PodBefore says whether a Pod counts rather than another one of the same agent: one that stays before one that goes,
+// one that has not come to its end before one that has, and else the younger one.
 func PodBefore(a, b *corev1.Pod) bool {
 	if (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) {
 		return a.DeletionTimestamp == nil
@@ -172,7 +172,8 @@ func AgentTerminated(pod *corev1.Pod) bool {
 	return s != nil && s.State.Terminated != nil
 }
 
-// EndedIdle says whether a container ended because the agent was idle. A signal is never idleness, whatever number it leaves.
+// EndedIdle says whether a container ended because the agent was idle. A signal is never idleness, whatever number it
+// leaves.
 func EndedIdle(t *corev1.ContainerStateTerminated) bool {
 	return t != nil && t.ExitCode == lifecycle.ExitIdle && t.Signal == 0
 }

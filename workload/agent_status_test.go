@@ -25,8 +25,8 @@ func terminated(code int32, reason string) corev1.ContainerState {
 	return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, FinishedAt: at(5)}}
 }
 
-// TestAgentStatusOf has an agent in every state, and broken in every way that the kubelet, the scheduler and the Deployment's controller
-// tell of.
+// TestAgentStatusOf has an agent in every state, and broken in every way that the kubelet, the scheduler and the
+// Deployment's controller tell of.
 func TestAgentStatusOf(t *testing.T) {
 	type view struct {
 		d    *appsv1.Deployment

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// ParseDeprovisioned reads lifecycle.AnnotationDeprovisioned, which is "TIME WHO". marked is false where there is no such annotation. A
-// time that cannot be read is zero, and a name that is not there is "somebody".
+// ParseDeprovisioned reads lifecycle.AnnotationDeprovisioned, which is "TIME WHO". marked is false where there is no
+// such annotation. A time that cannot be read is zero, and a name that is not there is "somebody".
 func ParseDeprovisioned(value string) (since time.Time, by string, marked bool) {
 	if value == "" {
 		return time.Time{}, "", false

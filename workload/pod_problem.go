@@ -57,8 +57,9 @@ func notReadySince(pod *corev1.Pod) time.Time {
 	return pod.CreationTimestamp.UTC()
 }
 
-// hindering returns the container that keeps a Pod from being ready; nil if the kubelet blames none. Init containers come before the
-// others, which wait for them. A container for which the kubelet names a reason comes before one that is merely slow.
+// hindering returns the container that keeps a Pod from being ready; nil if the kubelet blames none. Init containers
+// come before the others, which wait for them. A container for which the kubelet names a reason comes before one that
+// is merely slow.
 func hindering(pod *corev1.Pod) *corev1.ContainerStatus {
 	for _, of := range []func(*corev1.ContainerStatus) bool{
 		func(s *corev1.ContainerStatus) bool { return s.State.Waiting != nil && !merelySlow(s.State.Waiting) },
@@ -116,7 +117,8 @@ func containerProblem(s *corev1.ContainerStatus) (brief, words string) {
 	return brief, words
 }
 
-// ending is how a container ended, such as "OOMKilled, exit code 137". The reasons Error and Completed say no more than the code.
+// ending is how a container ended, such as "OOMKilled, exit code 137". The reasons Error and Completed say no more
+// than the code.
 func ending(t *corev1.ContainerStateTerminated) string {
 	code := fmt.Sprintf("exit code %d", t.ExitCode)
 	if slices.Contains([]string{"", "Error", "Completed"}, t.Reason) {

@@ -8,9 +8,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// NeedsProcessOne says by what a container is recognized whose first program only works as process 1 of its PID namespace. In a
-// Pod that shares one, that is the pause process. The answer is empty where nothing is recognized: what an image starts by
-// itself shows at most in the image's name.
+// NeedsProcessOne says by what a container is recognized whose first program only works as process 1 of its PID
+// namespace. In a Pod that shares one, that is the pause process. The answer is empty where nothing is recognized:
+// what an image starts by itself shows at most in the image's name.
 //
 // tini, dumb-init, catatonit and supervisord work as any process and are no such program.
 func NeedsProcessOne(c *corev1.Container) string {
@@ -26,7 +26,8 @@ func NeedsProcessOne(c *corev1.Container) string {
 	return ""
 }
 
-// firstProgram is what the container's command starts, past a shell and the lifecycle manager. It is empty where the image decides.
+// firstProgram is what the container's command starts, past a shell and the lifecycle manager. It is empty where the
+// image decides.
 func firstProgram(c *corev1.Container) string {
 	if len(c.Command) == 0 {
 		return ""

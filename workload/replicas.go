@@ -19,7 +19,8 @@ type ReplicasWriter struct {
 	Time time.Time
 }
 
-// ReplicasWriters returns the field managers that own spec.replicas, in the order of the entries. What cannot be read owns nothing.
+// ReplicasWriters returns the field managers that own spec.replicas, in the order of the entries. What cannot be read
+// owns nothing.
 func ReplicasWriters(entries []metav1.ManagedFieldsEntry) []ReplicasWriter {
 	var writers []ReplicasWriter
 	for i := range entries {

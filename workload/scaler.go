@@ -31,8 +31,8 @@ var scalingSystems = []scalingSystem{
 	{name: "Sablier", key: "sablier.enable", value: "true"},
 }
 
-// ScaledBy names the system that scales a workload to 0 and back, as far as the workload itself says so; "" if it does not. A
-// HorizontalPodAutoscaler leaves no trace on its target.
+// ScaledBy names the system that scales a workload to 0 and back, as far as the workload itself says so; "" if it
+// does not. A HorizontalPodAutoscaler leaves no trace on its target.
 func ScaledBy(m *metav1.ObjectMeta) string {
 	for i := range scalingSystems {
 		if scalingSystems[i].scales(m) {

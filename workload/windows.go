@@ -12,8 +12,8 @@ var osLabels = []string{corev1.LabelOSStable, "beta.kubernetes.io/os"}
 
 const windows = string(corev1.Windows)
 
-// WindowsPod returns the field by which a Pod says that it is one for Windows, as a path below the Pod's spec, and the field's
-// value. The field is empty where none does.
+// WindowsPod returns the field by which a Pod says that it is one for Windows, as a path below the Pod's spec, and
+// the field's value. The field is empty where none does.
 func WindowsPod(spec *corev1.PodSpec) (field, value string) {
 	hostProcess := func(options *corev1.WindowsSecurityContextOptions) bool {
 		return options != nil && options.HostProcess != nil && *options.HostProcess
@@ -48,8 +48,8 @@ func WindowsPod(spec *corev1.PodSpec) (field, value string) {
 	return "", ""
 }
 
-// WindowsNodes returns the field by which a Pod asks for nodes with Windows alone, as a path below the Pod's spec, and the
-// field's value. The field is empty where none does.
+// WindowsNodes returns the field by which a Pod asks for nodes with Windows alone, as a path below the Pod's spec,
+// and the field's value. The field is empty where none does.
 func WindowsNodes(spec *corev1.PodSpec) (field, value string) {
 	for _, label := range osLabels {
 		if spec.NodeSelector[label] == windows {

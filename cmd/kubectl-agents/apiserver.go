@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
-	"os/signal"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/kubernetes"
@@ -47,7 +45,7 @@ func (c *clusterFlags) printAPIServer(s streams) int {
 	if err != nil {
 		return s.exit(err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := untilInterrupted()
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, clusterTimeout)
 	defer cancel()

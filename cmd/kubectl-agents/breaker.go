@@ -28,10 +28,10 @@ deleted that must not be. Nothing is lost meanwhile: what wants to go waits.
 
   kubectl agents breaker            what it is now: exit 0: closed, 1: open, 2: could not be found out
   kubectl agents breaker status     the same
-  kubectl agents breaker open       stop every deletion, within a second, until somebody releases it; needs --reason
+  kubectl agents breaker open       stop every deletion, within a second, until an operator releases it; needs --reason
   kubectl agents breaker release    close it again, with a full allowance
 
-Where it is open already by somebody's hand, open changes nothing and says since when, by whom and why. It takes the right to update the
+Where an operator has opened it already, open changes nothing and says since when, by whom and why. It takes the right to update the
 ConfigMap lifecycle-breaker, as release does: the Role lifecycle-breaker-operator has it.
 
 Examples:
@@ -166,7 +166,7 @@ func (b *breakerFlags) print(s streams, state *breaker.State) {
 	}
 	switch {
 	case state.Open:
-		fmt.Fprintf(s.out, "open since %s\nNothing is deleted until somebody says so: kubectl agents breaker release\n", opening(state))
+		fmt.Fprintf(s.out, "open since %s\nNothing is deleted until an operator says so: kubectl agents breaker release\n", opening(state))
 	case state.ReleasedBy == "" && !state.Since.IsZero():
 		fmt.Fprintf(s.out, "closed by itself at %s: deletions that had opened it did not come about\n", state.Since.Local().Format(time.RFC3339))
 	case state.ReleasedBy != "":
@@ -208,7 +208,7 @@ func (b *breakerFlags) open(ctx context.Context, s streams, maps breaker.ConfigM
 	default:
 		fmt.Fprintf(s.out, "opened by %s: %s\n", after.OpenedBy, after.Reason)
 	}
-	fmt.Fprintln(s.out, "Nothing is deleted until somebody says so: kubectl agents breaker release")
+	fmt.Fprintln(s.out, "Nothing is deleted until an operator says so: kubectl agents breaker release")
 	return exitOK
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -72,7 +70,7 @@ func (d *deprovisionFlags) run(s streams, name string) int {
 	if err != nil {
 		return s.exit(err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := untilInterrupted()
 	defer stop()
 	return s.exit(d.deprovision(ctx, s, c, name))
 }

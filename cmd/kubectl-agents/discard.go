@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -19,7 +17,7 @@ import (
 
 const discardHelp = `Where the policy says reaper.namespaces.retain, the reaper lets go of what it has kept when that time is over: it deletes the archive
 and gives each volume the reclaim policy back that it had, by which Kubernetes deletes or keeps it. This does so before that time, and where
-nobody else does any more: after the system was removed, volumes that were kept stay with the reclaim policy Retain until somebody runs this.
+nobody else does any more: after the system was removed, volumes that were kept stay with the reclaim policy Retain until an operator runs this.
 
 Without a name the volumes that are kept are listed. The name is a namespace's, for all that is kept of it, or an archive's. Where there are
 volumes, say what becomes of them. A volume that is bound, or waits for a claim, stays as it is.
@@ -72,7 +70,7 @@ func (d *discardFlags) run(s streams, name string) int {
 		s.fail("%v", err)
 		return exitNotUnderstood
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := untilInterrupted()
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()

@@ -20,8 +20,8 @@ type fate struct {
 	// spared is why the reaper does not delete it; "" if it does.
 	spared string
 
-	// at is when it does at the earliest, if it is not spared; of the policy's times, after is how long it is idle before, and passes are
-	// how many of the reaper's, each interval apart, have to see it so and mark it.
+	// at is when it does at the earliest, if it is not spared; of the policy's times, after is how long it is idle
+	// before, and passes are how many of the reaper's, each interval apart, have to see it so and mark it.
 	at              time.Time
 	after, interval time.Duration
 	passes          int
@@ -30,8 +30,8 @@ type fate struct {
 	kept string
 }
 
-// fateOf judges by the policy in force, or by the error of reading that. idle says that nothing runs in the namespace already, so that what
-// the reaper has noted on it counts; else it is idle from now on.
+// fateOf judges by the policy in force, or by the error of reading that. idle says that nothing runs in the namespace
+// already, so that what the reaper has noted on it counts; else it is idle from now on.
 func fateOf(file *v1alpha1.LifecyclePolicy, err error, namespace *corev1.Namespace, idle bool, now time.Time) fate {
 	switch {
 	case errors.Is(err, fleet.ErrNotInstalled):

@@ -95,7 +95,8 @@ func (s streams) noteUnread(unread []string) {
 	}
 }
 
-// shortReason is why an agent is in its state, and why it stays, on one line. That its user type never stops is in another column.
+// shortReason is why an agent is in its state, and why it stays, on one line. That its user type never stops is in
+// another column.
 func shortReason(e *fleet.Entry) string {
 	parts := []string{cmp.Or(e.Problem, e.Reason)}
 	short := *e

@@ -1,8 +1,8 @@
-// Command kubectl-agents is a kubectl plugin, used as "kubectl agents VERB". Its verbs check and inject tell without a
-// cluster what the lifecycle webhook would say of a manifest and make of it; audit says that of the agents that run in one, adopt and
-// upgrade bring them what is injected today, list shows them, and status one; provision and deprovision look after the namespaces of role
-// agents, api-server says to the network policies of user agents where that is, breaker looks after the circuit breaker, restore brings
-// back what was reaped, and discard gives that up.
+// Command kubectl-agents is a kubectl plugin, used as "kubectl agents VERB". Its verbs check and inject tell without
+// a cluster what the lifecycle webhook would say of a manifest and make of it; audit says that of the agents that run
+// in one, adopt and upgrade bring them what is injected today, list shows them, and status one; provision and
+// deprovision look after the namespaces of role agents, api-server says to the network policies of user agents where
+// that is, breaker looks after the circuit breaker, restore brings back what was reaped, and discard gives that up.
 package main
 
 import (

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
 	"time"
 
@@ -115,7 +113,7 @@ func (p *provisionFlags) run(s streams, role string) int {
 	if err != nil {
 		return s.exit(err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := untilInterrupted()
 	defer stop()
 	return s.exit(p.provision(ctx, s, c))
 }

@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,7 +71,7 @@ func (r *restoreFlags) run(s streams, name string) int {
 		s.fail("%v", err)
 		return exitNotUnderstood
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := untilInterrupted()
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()

@@ -27,8 +27,8 @@ func defaultRunDir() string {
 
 func socket(runDir string) string { return filepath.Join(runDir, filepath.Base(lifecycle.SocketFile)) }
 
-// shareRunDir tells the programs that this one starts where the manager is: they would look in their own default, find none there, and
-// what they do would count for nothing.
+// shareRunDir tells the programs that this one starts where the manager is: they would look in their own default,
+// find none there, and what they do would count for nothing.
 func shareRunDir(runDir string) error {
 	if runDir == defaultRunDir() {
 		return nil

@@ -53,7 +53,8 @@ type breakerEvents struct {
 // breakerEventTimeout bounds the writing of one.
 const breakerEventTimeout = 5 * time.Second
 
-// BreakerChanged implements breaker.Announcer. The Event's name is the same for every server that sees the same, so that there is one.
+// BreakerChanged implements breaker.Announcer. The Event's name is the same for every server that sees the same, so
+// that there is one.
 func (b breakerEvents) BreakerChanged(configMap types.NamespacedName, uid types.UID, t breaker.Transition) {
 	event := breakerEvent(configMap, uid, t, time.Now())
 	go func() {
@@ -89,7 +90,7 @@ func breakerEvent(configMap types.NamespacedName, uid types.UID, t breaker.Trans
 	}
 	if t.Open {
 		event.Type, event.Reason, event.Action = corev1.EventTypeWarning, breakerOpenedReason, "Open"
-		event.Message = fmt.Sprintf("nothing is deleted until somebody runs kubectl agents breaker release; %s: %s", opened, t.Reason)
+		event.Message = fmt.Sprintf("nothing is deleted until an operator runs kubectl agents breaker release; %s: %s", opened, t.Reason)
 	} else {
 		event.Type, event.Reason, event.Action = corev1.EventTypeNormal, breakerClosedReason, "Close"
 		event.Message = "what is idle is deleted again; " + closed

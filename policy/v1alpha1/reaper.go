@@ -101,14 +101,15 @@ type ClaimReaper struct {
 	After metav1.Duration `json:"after,omitempty"`
 }
 
-// LeftoverReaper says when what an agent's Pod made goes: when that Pod and its workload are gone, nobody writes to it and nothing
-// refers to it, when a Job has finished, or when its annotation lifecycle.dexorder.io/expires-at has passed.
+// LeftoverReaper says when what an agent's Pod made goes: when that Pod and its workload are gone, nobody writes to
+// it and nothing refers to it, when a Job has finished, or when its annotation lifecycle.dexorder.io/expires-at has
+// passed.
 type LeftoverReaper struct {
 	// Mode is Delete, DryRun or Off. Default: Delete.
 	Mode ReaperMode `json:"mode,omitempty"`
 
-	// After is how long nobody must have written to a leftover until it is noted as one, and how long it must then stay so. At least
-	// 10s. Default: 1h.
+	// After is how long nobody must have written to a leftover until it is noted as one, and how long it must then
+	// stay so. At least 10s. Default: 1h.
 	After metav1.Duration `json:"after,omitempty"`
 
 	// FinishedJobs is how long a Job that an agent made is kept after it has finished. Default: 1h.

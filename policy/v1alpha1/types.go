@@ -230,8 +230,9 @@ type Namespaces struct {
 	// Prefixes match the beginning of a name that is longer than the prefix. A prefix ends in "-".
 	Prefixes []string `json:"prefixes,omitempty"`
 
-	// Except names namespaces that a prefix would match and that are left out: nothing is injected, judged or reaped there. The
-	// registrations and admission policies have to leave them out, too. Servers older than this field refuse a file that has it.
+	// Except names namespaces that a prefix would match and that are left out: nothing is injected, judged or reaped
+	// there. The registrations and admission policies have to leave them out, too. Servers older than this field
+	// refuse a file that has it.
 	Except []string `json:"except,omitzero"`
 }
 
@@ -256,7 +257,8 @@ func (n *Namespaces) MatchingPrefix(namespace string) string {
 	return n.Prefixes[i]
 }
 
-// LeavesOut says whether a profile's prefix matches a namespace, which the profile leaves out, and no other profile covers it.
+// LeavesOut says whether a profile's prefix matches a namespace, which the profile leaves out, and no other profile
+// covers it.
 func (p *LifecyclePolicy) LeavesOut(namespace string) bool {
 	leftOut := false
 	for i := range p.Profiles {
